@@ -1,0 +1,1 @@
+"""Algorithms: exact ways to go from a form to its context, one a file."""

@@ -1,0 +1,55 @@
+"""Softmax attention for inner products, through `jax.nn.dot_product_attention`."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from attention.algorithms.dense import allowed_pairs
+from attention.forms import InnerProduct
+from attention.masks import Mask
+
+
+def attend(
+    form: InnerProduct, values: Float[Array, "*lead keys value_dim"], mask: Mask | None
+) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query. The query bias cancels in the softmax."""
+    value_dim = values.shape[-1]
+    width = max(value_dim, form.queries.shape[-1])  # the kernel wants one width for all
+    bias = None if form.key_bias is None else form.key_bias[..., None, :]
+    lead = values.shape[:-2]
+    allowed = allowed_pairs(mask, (*form.queries.shape[:-1], values.shape[-2]))
+    context = jax.nn.dot_product_attention(
+        _time_major(_pad(form.queries, width)),
+        _time_major(_pad(form.keys, width)),
+        _time_major(_pad(values, width)),
+        bias=None if bias is None else _four_axes(bias, lead),
+        mask=None if allowed is None else _four_axes(allowed, lead),
+        scale=1.0,
+    )
+    context = jnp.moveaxis(context, 2, 1)[..., :value_dim]
+    context = context.reshape(*lead, *context.shape[-2:])
+    if allowed is None:
+        return context
+    # The kernel gives a row with no allowed key the mean of all values.
+    return jnp.where(jnp.any(allowed, axis=-1, keepdims=True), context, 0.0)
+
+
+def _pad(array: Array, width: int) -> Array:
+    padding = width - array.shape[-1]
+    return jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)]) if padding else array
+
+
+def _time_major(array: Array) -> Array:
+    """`[*lead, time, dim]` as the kernel's `[batch, time, heads, dim]`."""
+    return jnp.moveaxis(_collapsed(array), 1, 2)
+
+
+def _four_axes(array: Array, lead: tuple[int, ...]) -> Array:
+    """`[*lead, queries, keys]` with every leading axis at full size, as `[batch, heads, …]`."""
+    return _collapsed(jnp.broadcast_to(array, (*lead, *array.shape[-2:])))
+
+
+def _collapsed(array: Array) -> Array:
+    """All leading axes but the last as one: `[batch, heads, rows, columns]`."""
+    heads = array.shape[-3] if array.ndim > 2 else 1
+    return array.reshape(-1, heads, *array.shape[-2:])

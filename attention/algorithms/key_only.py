@@ -1,0 +1,24 @@
+"""Pooling for scores that ignore the query: one softmax and one context for all queries. O(keys)."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from attention.forms import KeyOnly
+from attention.masks import Mask
+from attention.normalizers import Normalizer
+
+
+def attend(
+    form: KeyOnly,
+    values: Float[Array, "*lead keys value_dim"],
+    mask: Mask | None,
+    normalizer: Normalizer,
+) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query; the mask, if any, must be on keys alone."""
+    where = None
+    if mask is not None:
+        keys = jnp.arange(values.shape[-2])
+        where = mask.evaluate(jnp.zeros(1, keys.dtype), keys, values.ndim - 2)[..., 0, :]
+    weights = normalizer(form.logits, where=where).astype(values.dtype)
+    context = weights[..., None, :] @ values
+    return jnp.broadcast_to(context, (*values.shape[:-2], form.num_queries, values.shape[-1]))

@@ -1,0 +1,140 @@
+"""`Attention`: the layer that holds the scores of its heads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, PyTree
+
+from attention.attend import Implementation, attend, attend_with_weights
+from attention.forms import Form, form_of
+from attention.masks import Mask
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with any score.
+
+    Each head owns the parameters of its score and sees the full query and key vectors;
+    the values are split over the heads, and the heads' contexts are concatenated. The
+    layer projects nothing: that is the score's affair, or its user's.
+
+    Args:
+      score: a score class, made once a head by
+        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function of one query
+        and one key, which every head shares.
+      query_dim: size of a query.
+      key_dim: size of a key.
+      heads: number of heads; it must divide the size of the values.
+      normalizer: name of the normalizer, see `attention.normalizers`.
+      implementation: name of the algorithm, see `attention.attend`; None picks.
+      rngs: source of the score's initial parameters.
+      **options: passed on to the score class.
+    """
+
+    def __init__(
+        self,
+        score: Callable[..., Any],
+        query_dim: int,
+        key_dim: int,
+        *,
+        heads: int = 1,
+        normalizer: str = "softmax",
+        implementation: Implementation | None = None,
+        rngs: nnx.Rngs,
+        **options: Any,
+    ):
+        self.heads = heads
+        self.normalizer = normalizer
+        self.implementation = implementation
+        self.shares_score = not isinstance(score, type)
+        if self.shares_score:
+            if options:
+                raise ValueError(f"a plain score function takes no options, got {sorted(options)}")
+            self.score = nnx.data(Partial(score))
+        else:
+            # The heads' scores are one module whose parameters have a leading head axis.
+            self.score = jax.vmap(
+                lambda key: score(query_dim, key_dim, rngs=nnx.Rngs(key), **options)
+            )(jax.random.split(rngs.params(), heads))
+
+    def __call__(
+        self,
+        queries: PyTree,
+        keys: PyTree,
+        values: Float[Array, "*batch keys value_dim"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> Float[Array, "*batch queries value_dim"]:
+        """The context of every query.
+
+        Args:
+          queries: `[*batch, queries, query_dim]`, or `[queries, query_dim]` where all
+            batch elements ask the same. Queries and keys may be pytrees of arrays that
+            share their leading axes, for scores that take them apart.
+          keys: `[*batch, keys, key_dim]`.
+          values: what is mixed; the keys themselves where not given.
+          mask: which query may attend to which key.
+        """
+        form, values = self._form_and_values(queries, keys, values)
+        options = {"normalizer": self.normalizer, "implementation": self.implementation}
+        return _join_heads(attend(form, values, mask=mask, **options))
+
+    def with_weights(
+        self,
+        queries: PyTree,
+        keys: PyTree,
+        values: Float[Array, "*batch keys value_dim"] | None = None,
+        *,
+        mask: Mask | None = None,
+    ) -> tuple[Float[Array, "*batch queries value_dim"], Float[Array, "*batch heads queries keys"]]:
+        """The context of every query, and each head's weights over the keys."""
+        form, values = self._form_and_values(queries, keys, values)
+        context, weights = attend_with_weights(form, values, mask=mask, normalizer=self.normalizer)
+        return _join_heads(context), weights
+
+    def _form_and_values(
+        self, queries: PyTree, keys: PyTree, values: Array | None
+    ) -> tuple[Form, Array]:
+        if values is None:
+            values = _as_values(keys)
+        if values.ndim < 2 or values.shape[-1] % self.heads:
+            raise ValueError(
+                f"values must be [..., keys, value_dim] with value_dim a multiple of"
+                f" heads={self.heads}, got shape {values.shape}"
+            )
+        batch_axes = values.ndim - 2
+        query_axis = None if _shared_by_batch(queries, batch_axes) else 0
+        forms = jax.vmap(
+            form_of,
+            in_axes=(None if self.shares_score else 0, None, None),
+            axis_size=self.heads,
+        )
+        for _ in range(batch_axes):
+            forms = jax.vmap(forms, in_axes=(None, query_axis, 0))
+        return forms(self.score, queries, keys), _split_heads(values, self.heads)
+
+
+def _as_values(keys: PyTree) -> Array:
+    if not isinstance(keys, jax.Array):
+        raise ValueError("keys that are not one array cannot be the values too: pass values")
+    return keys
+
+
+def _shared_by_batch(queries: PyTree, batch_axes: int) -> bool:
+    return isinstance(queries, jax.Array) and queries.ndim == 2 and batch_axes > 0
+
+
+def _split_heads(
+    values: Float[Array, "*batch keys value_dim"], heads: int
+) -> Float[Array, "*batch heads keys head_dim"]:
+    return jnp.moveaxis(values.reshape(*values.shape[:-1], heads, -1), -2, -3)
+
+
+def _join_heads(
+    context: Float[Array, "*batch heads queries head_dim"],
+) -> Float[Array, "*batch queries value_dim"]:
+    context = jnp.moveaxis(context, -3, -2)
+    return context.reshape(*context.shape[:-2], -1)

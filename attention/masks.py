@@ -1,0 +1,147 @@
+"""Masks: functions of a query index and a key index to a boolean, `True` where a query may attend.
+
+Masks are composed with `&` and evaluated for the indices an algorithm asks for, so no
+`[queries, keys]` array need exist. They are pytrees, passed as arguments. The leading
+axes of their leaves are batch axes: `attend` aligns them, from the left, with the
+leading axes of the scores (`[batch]` against `[batch, heads]`) and broadcasts the rest.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+from jaxtyping import Array, Bool, Int
+
+from attention.forms import static
+
+Indices = Int[Array, " indices"]
+
+
+class Mask:
+    """A boolean function of a query index and a key index.
+
+    Attributes:
+      keys_only: whether the query index plays no part, so that one evaluation serves
+        every query.
+    """
+
+    keys_only: ClassVar[bool] = False
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+        """May these queries attend to these keys? The last axes may be of size one."""
+        raise NotImplementedError
+
+    def evaluate(
+        self, query_index: Indices, key_index: Indices, lead: int
+    ) -> Bool[Array, "*lead n m"]:
+        """`__call__`, with singleton axes inserted so that there are `lead` leading axes."""
+        allowed = self(query_index, key_index)
+        own = allowed.ndim - 2
+        if own > lead:
+            raise ValueError(
+                f"a mask with {own} leading axes cannot be used on scores with {lead};"
+                f" the mask has shape {allowed.shape}"
+            )
+        return jnp.expand_dims(allowed, tuple(range(own, lead)))
+
+    def __and__(self, other: "Mask") -> "Mask":
+        return Both(self, other)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Both(Mask):
+    """What two masks both allow."""
+
+    left: Mask
+    right: Mask
+
+    @property
+    def keys_only(self) -> bool:  # type: ignore[override]
+        return self.left.keys_only and self.right.keys_only
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+        left, right = self.left(query_index, key_index), self.right(query_index, key_index)
+        lead = max(left.ndim, right.ndim) - 2
+        return self.left.evaluate(query_index, key_index, lead) & self.right.evaluate(
+            query_index, key_index, lead
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Causal(Mask):
+    """Keys up to the query's own index, plus `offset`."""
+
+    offset: int = static(default=0)
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "n m"]:
+        return key_index[None, :] <= query_index[:, None] + self.offset
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Window(Mask):
+    """Keys at most `width` away from the query's own index."""
+
+    width: int = static()
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "n m"]:
+        return jnp.abs(key_index[None, :] - query_index[:, None]) <= self.width
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Lengths(Mask):
+    """The first `lengths` keys."""
+
+    lengths: Int[Array, "*lead"]
+
+    keys_only: ClassVar[bool] = True
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead 1 m"]:
+        lengths = self.lengths[..., None, None]
+        return key_index.reshape((1,) * (lengths.ndim - 1) + (-1,)) < lengths
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Dense(Mask):
+    """A boolean array, for those who have one."""
+
+    allowed: Bool[Array, "*lead queries keys"]
+
+    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+        return self.allowed[..., query_index[:, None], key_index[None, :]]
+
+
+def causal(*, offset: int = 0) -> Mask:
+    """Query i may attend to keys j ≤ i + offset (aligned top-left)."""
+    return Causal(offset)
+
+
+def window(width: int) -> Mask:
+    """Query i may attend to keys j with |i − j| ≤ width."""
+    if width < 0:
+        raise ValueError(f"window(width={width}): the width must be at least 0")
+    return Window(width)
+
+
+def lengths(lengths: Int[Array, "*lead"]) -> Mask:
+    """Every query may attend to the first `lengths` keys: for padded keys."""
+    lengths = jnp.asarray(lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(f"lengths must be integers, got {lengths.dtype}")
+    return Lengths(lengths)
+
+
+def dense(allowed: Bool[Array, "*lead queries keys"]) -> Mask:
+    """Query i may attend to key j where `allowed[..., i, j]`."""
+    allowed = jnp.asarray(allowed)
+    if allowed.dtype != bool or allowed.ndim < 2:
+        raise ValueError(
+            "a dense mask must be a boolean array [..., queries, keys],"
+            f" got {allowed.dtype} of shape {allowed.shape}"
+        )
+    return Dense(allowed)

@@ -1,0 +1,54 @@
+"""The model of the experiment: encode the source, attend, produce the target."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.tree_util import register_dataclass
+from jaxtyping import Array, Float, Int, Key
+
+from attention.models.decoders import Decoder
+from attention.models.encoders import Encoder
+from attention.tasks.batch import END, PAD, Batch, before
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a model made of its input, on its own.
+
+    Attributes:
+      tokens: the output, `PAD` after its first `END`.
+      weights: where each output step looked, a head; None where the model has one
+        context for all steps.
+    """
+
+    tokens: Int[Array, "batch time"]
+    weights: Float[Array, "batch heads time time"] | None
+
+
+class Reconstructor(nnx.Module):
+    """An encoder and a decoder."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder):
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def logits(
+        self, batch: Batch, dropout_key: Key[Array, ""] | None = None
+    ) -> Float[Array, "batch time vocabulary"]:
+        """Scores of the next token at every target step; with dropout if given a key."""
+        memory = self._memory(batch.source, batch.source_length, dropout_key)
+        return self.decoder.logits(memory, batch.source_length, batch.target)
+
+    def reconstruct(
+        self, source: Int[Array, "batch time"], source_length: Int[Array, " batch"]
+    ) -> Reconstruction:
+        """The output for a source, by the decoder's own choices; it decides where to stop."""
+        memory = self._memory(source, source_length, None)
+        tokens, weights = self.decoder.greedy(memory, source_length)
+        ended_before = jnp.cumsum(tokens == END, axis=1) - (tokens == END) > 0
+        return Reconstruction(jnp.where(ended_before, PAD, tokens), weights)
+
+    def _memory(self, source: Array, length: Array, dropout_key: Array | None) -> Array:
+        return self.encoder(source, before(length, source.shape[1]), dropout_key)

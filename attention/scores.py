@@ -1,0 +1,213 @@
+"""Scores: one equation on two vectors each.
+
+A score says how well one key answers one query. It is an `nnx.Module` made by
+`Score(query_dim, key_dim, *, rngs, **options)` and called on *single* vectors;
+everything else (all pairs, heads, batches) follows by `jax.vmap`. A score that can
+promise structure overrides `form`, and is then served by a cheaper algorithm; the two
+must agree, which one test checks for every score there is.
+
+Write a score in row form, `query @ W`, not `W @ query`: under `vmap` the row form
+becomes one matrix product over all queries, and the projection is done once a query
+instead of once a pair.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PyTree
+
+from attention.forms import Additive, Form, InnerProduct, KeyOnly, Pairwise
+
+# Rows of length d keep the variance of what they are multiplied with.
+_projection = jax.nn.initializers.lecun_normal()
+
+
+class Score(nnx.Module):
+    """A score function `score(query, key) -> scalar` on two single vectors."""
+
+    def __call__(self, query: PyTree, key: PyTree) -> Float[Array, ""]:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(query, key)")
+
+    def form(self, queries: PyTree, keys: PyTree) -> Form:
+        """The scores of all pairs, with the structure this score promises (none, by default)."""
+        return Pairwise(self, queries, keys)
+
+
+class Linear(Score):
+    """`wᵀk`: the tutorial's score. It ignores the query, so every query gets the same weights."""
+
+    def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
+        del query_dim  # the query plays no part
+        self.weight = nnx.Param(_projection(rngs.params(), (key_dim, 1))[:, 0])
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        return key @ self.weight[...]
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> KeyOnly:
+        return KeyOnly(keys @ self.weight[...], num_queries=queries.shape[0])
+
+
+class MLP(Score):
+    """`vᵀ tanh(q W_q + k W_k + b)`: additive attention (Bahdanau et al., arXiv 1409.0473).
+
+    Args:
+      hidden: number of hidden units.
+    """
+
+    def __init__(self, query_dim: int, key_dim: int, *, hidden: int = 64, rngs: nnx.Rngs):
+        self.query_weight = nnx.Param(_projection(rngs.params(), (query_dim, hidden)))
+        self.key_weight = nnx.Param(_projection(rngs.params(), (key_dim, hidden)))
+        self.bias = nnx.Param(jnp.zeros(hidden))
+        self.readout = nnx.Param(_projection(rngs.params(), (hidden, 1))[:, 0])
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        hidden = query @ self.query_weight[...] + key @ self.key_weight[...] + self.bias[...]
+        return jnp.tanh(hidden) @ self.readout[...]
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> Additive:
+        return Additive(
+            queries @ self.query_weight[...],
+            keys @ self.key_weight[...] + self.bias[...][None, :],
+            self.readout[...],
+        )
+
+
+class Bilinear(Score):
+    """`qᵀ W k`: the general score (Luong et al., arXiv 1508.04025)."""
+
+    def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
+        self.weight = nnx.Param(_projection(rngs.params(), (query_dim, key_dim)))
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        return (query @ self.weight[...]) @ key
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> InnerProduct:
+        return InnerProduct(queries @ self.weight[...], keys)
+
+
+class Dot(Score):
+    """`qᵀk` (Luong et al., arXiv 1508.04025). Query and key must have the same size."""
+
+    def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
+        del rngs  # no parameters
+        _require_same_size(type(self).__name__, query_dim, key_dim)
+
+    def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
+        return query @ key
+
+    def form(
+        self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
+    ) -> InnerProduct:
+        return InnerProduct(queries, keys)
+
+
+class ScaledDot(Dot):
+    """`qᵀk / √dim` (Vaswani et al., arXiv 1706.03762)."""
+
+    def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
+        return (query / query.shape[-1] ** 0.5) @ key
+
+    def form(
+        self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
+    ) -> InnerProduct:
+        return InnerProduct(queries / queries.shape[-1] ** 0.5, keys)
+
+
+class Cosine(Score):
+    """`β qᵀk / ‖q‖‖k‖` with a learned sharpness β (Graves et al., arXiv 1410.5401).
+
+    A zero vector has cosine zero, and gradient zero, with everything.
+
+    Args:
+      sharpness: β at the start. The score never leaves ±β, so a small one cannot select.
+    """
+
+    def __init__(self, query_dim: int, key_dim: int, *, sharpness: float = 8.0, rngs: nnx.Rngs):
+        del rngs  # nothing random
+        _require_same_size("Cosine", query_dim, key_dim)
+        self.sharpness = nnx.Param(jnp.asarray(sharpness, jnp.float32))
+
+    def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
+        return self.sharpness[...] * (_unit(query) @ _unit(key))
+
+    def form(
+        self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
+    ) -> InnerProduct:
+        return InnerProduct(self.sharpness[...] * _unit(queries), _unit(keys))
+
+
+SCORES: dict[str, type[Score]] = {
+    "linear": Linear,
+    "mlp": MLP,
+    "bilinear": Bilinear,
+    "dot": Dot,
+    "scaled_dot": ScaledDot,
+    "cosine": Cosine,
+}
+
+
+def find_score(name: str) -> Callable[..., Any]:
+    """The score class, or plain score function, of a name.
+
+    Args:
+      name: a key of `SCORES`, or the dotted path of your own, `my_lab.scores:MyScore`.
+
+    Raises:
+      ValueError: no such score; the message lists the choices.
+    """
+    if name in SCORES:
+        return SCORES[name]
+    if ":" not in name:
+        choices = ", ".join(SCORES)
+        raise ValueError(f"{name!r} is not a score; choose {choices} or a path module:Name")
+    module_name, _, attribute = name.partition(":")
+    try:
+        score = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+    if not callable(score):
+        raise ValueError(f"{name!r} is a {type(score).__name__}, not a score class or function")
+    return score
+
+
+def score_options(score: Callable[..., Any]) -> dict[str, Any]:
+    """The options a score class takes, with their defaults: its keyword-only arguments.
+
+    A plain function has none.
+    """
+    if not isinstance(score, type):
+        return {}
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(score).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+    }
+
+
+def _unit(vectors: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
+    squares = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+    # The inner `where` keeps the root away from zero, where its derivative is infinite.
+    is_zero = squares == 0
+    return jnp.where(is_zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1.0, squares)))
+
+
+def _require_same_size(name: str, query_dim: int, key_dim: int) -> None:
+    if query_dim != key_dim:
+        raise ValueError(f"{name} needs query_dim == key_dim, got {query_dim} and {key_dim}")

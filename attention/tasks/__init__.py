@@ -1,0 +1,1 @@
+"""Tasks: where sequences come from. Every batch carries its gold alignment."""
