@@ -1,4 +1,4 @@
-"""Pooling for scores that ignore the query: one softmax and one context for all queries. O(keys)."""
+"""Pooling for scores that ignore the query: one softmax for all queries. Time O(keys)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -43,7 +43,7 @@ class ParallelDecoder(nnx.Module):
       time: number of target positions.
       dim: size of queries and of memory vectors.
       heads: number of heads.
-      query_std: standard deviation of the initial queries.
+      embedding_std: standard deviation of the initial queries.
       attention: further arguments of `Attention`, those of the score among them.
       rngs: source of initial parameters.
     """
@@ -56,11 +56,11 @@ class ParallelDecoder(nnx.Module):
         dim: int,
         *,
         heads: int = 1,
-        query_std: float = 0.5,
+        embedding_std: float = 0.5,
         rngs: nnx.Rngs,
         **attention: Any,
     ):
-        initial = jax.nn.initializers.normal(query_std)
+        initial = jax.nn.initializers.normal(embedding_std)
         self.queries = nnx.Param(initial(rngs.params(), (time, dim)))
         self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
         self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
@@ -134,7 +134,7 @@ class GRUDecoder(nnx.Module):
 
     def _first_state(self, memory: Memory, length: Int[Array, " batch"]) -> Array:
         counts = before(length, memory.shape[1])[..., None]
-        mean = jnp.sum(jnp.where(counts, memory, 0.0), axis=1) / length[:, None]
+        mean = jnp.sum(jnp.where(counts, memory, 0.0), axis=1) / jnp.maximum(length, 1)[:, None]
         return jnp.tanh(self.start(mean))
 
     def _advance(self, state: Array, context: Array, embedded: Array) -> tuple[Array, Array]:
@@ -158,12 +158,12 @@ class PooledDecoder(nnx.Module):
         dim: int,
         *,
         heads: int = 1,
-        query_std: float = 0.5,
+        embedding_std: float = 0.5,
         rngs: nnx.Rngs,
         **attention: Any,
     ):
         self.time = time
-        initial = jax.nn.initializers.normal(query_std)
+        initial = jax.nn.initializers.normal(embedding_std)
         self.query = nnx.Param(initial(rngs.params(), (1, dim)))
         self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
         self.output = nnx.Linear(dim, time * vocabulary, rngs=rngs)

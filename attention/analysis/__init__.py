@@ -1,0 +1,1 @@
+"""Analysis: what a model attends to, in numbers and pictures."""

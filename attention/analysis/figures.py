@@ -1,0 +1,78 @@
+"""Pictures of attention, as pixels: for TensorBoard and for a PNG."""
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw
+
+CELL = 14  # pixels of one weight
+GAP = 10  # pixels between maps
+LABEL = 16  # pixels for the line above a map
+
+# Dark to bright, close to matplotlib's magma at its quarters.
+_COLOURS = np.array(
+    [[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]], float
+)
+_GOLD = (80, 220, 255)
+
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+def attention_maps(
+    weights: Float[np.ndarray, "examples heads queries keys"],
+    alignment: Int[np.ndarray, "examples queries"],
+    length: Int[np.ndarray, " examples"],
+) -> Pixels:
+    """One row of maps an example, one map a head.
+
+    A map has a row for each target step (top to bottom) and a column for each source
+    token (left to right); black is weight 0, pale yellow is 1; a blue frame is the gold
+    source token.
+
+    Args:
+      weights: the weights of each example and head.
+      alignment: the gold source index of each target step, −1 where there is none.
+      length: how many source tokens and target steps of each example to draw.
+    """
+    rows = [
+        np.concatenate(
+            [
+                _map(head[:size, :size], gold[:size], f"head {number}")
+                for number, head in enumerate(example)
+            ],
+            axis=1,
+        )
+        for example, gold, size in zip(weights, alignment, length, strict=True)
+    ]
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [
+            np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+            for row in rows
+        ]
+    )
+
+
+def save_png(pixels: Pixels, path: object) -> None:
+    """Writes a PNG."""
+    Image.fromarray(pixels).save(path, format="PNG")  # type: ignore[arg-type]
+
+
+def _map(weights: np.ndarray, gold: np.ndarray, label: str) -> np.ndarray:
+    queries, keys = weights.shape
+    cells = Image.fromarray(_colour(weights)).resize((keys * CELL, queries * CELL), Image.NEAREST)
+    width = max(keys * CELL, 56)
+    canvas = Image.new("RGB", (width + GAP, queries * CELL + LABEL + GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((0, 2), label, fill="black")
+    canvas.paste(cells, (0, LABEL))
+    for query, key in enumerate(gold):
+        if 0 <= key < keys:
+            left, top = key * CELL, LABEL + query * CELL
+            draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=_GOLD)
+    return np.asarray(canvas)
+
+
+def _colour(weights: np.ndarray) -> np.ndarray:
+    stops = np.linspace(0, 1, len(_COLOURS))
+    channels = [np.interp(weights, stops, _COLOURS[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Training: settings, state, the loop, checkpoints, logs."""

@@ -1,0 +1,101 @@
+"""Checkpoints: Orbax writes the arrays, a manifest says that they are whole.
+
+Orbax alone restores flipped bits without an error and takes an empty directory for a
+checkpoint. So each step gets a `manifest.json` with the SHA-256 of every file, written
+after Orbax has committed: a step exists when its manifest does, and is intact when the
+hashes agree.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+
+from attention.training.files import write_atomically
+from attention.training.settings import UsageError
+from attention.training.state import TrainState
+
+MANIFEST = "manifest.json"
+
+
+def save(directory: Path, state: TrainState, keep: int) -> None:
+    """Writes a checkpoint of this state and removes all but the newest `keep`.
+
+    It is committed when this returns, and not before.
+    """
+    path = directory.resolve() / str(int(state.step))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, state, force=True)  # replaces what a kill or damage left
+    write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
+    for step in steps(directory)[:-keep]:
+        shutil.rmtree(directory / str(step))
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that were committed, in ascending order."""
+    names = [manifest.parent.name for manifest in directory.glob(f"*/{MANIFEST}")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def restore(directory: Path, like: TrainState, step: int | None = None) -> TrainState:
+    """The state of a step, or of the newest step that is intact, with a warning if others were not.
+
+    Args:
+      directory: where the checkpoints are.
+      like: the shapes and dtypes to expect.
+      step: None for the newest.
+
+    Raises:
+      UsageError: there is no such step, or none that is intact.
+    """
+    committed = steps(directory)
+    if not committed:
+        raise UsageError(f"{directory}: no checkpoint here")
+    if step is not None and step not in committed:
+        raise UsageError(f"step={step}: no such checkpoint; there are {_listed(committed)}")
+    wanted = committed if step is None else [step]
+    for candidate in reversed(wanted):
+        path = directory.resolve() / str(candidate)
+        damage = _damage(path)
+        if damage is None:
+            with ocp.StandardCheckpointer() as checkpointer:
+                return checkpointer.restore(path, _on_first_device(like))
+        print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
+    raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
+
+
+def _on_first_device(like: TrainState) -> TrainState:
+    sharding = SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like
+    )
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, if anything."""
+    try:
+        expected = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return f"{MANIFEST} is unreadable"
+    actual = _hashes(path)
+    if expected == actual:
+        return None
+    files = [name for name in {**expected, **actual} if expected.get(name) != actual.get(name)]
+    return f"not as written: {', '.join(files)}"
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

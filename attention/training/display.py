@@ -1,0 +1,97 @@
+"""What training shows: a live line on a terminal, plain lines elsewhere."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Display:
+    """Progress of a run. Use as a context manager.
+
+    Args:
+      console: where to.
+      steps: updates in the whole run.
+      step: updates completed before.
+    """
+
+    def __init__(self, console: Console, steps: int, step: int):
+        self._console = console
+        self._steps = steps
+        self._time, self._step = time.perf_counter(), step
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            self._task = self._bar.add_task("", total=steps, completed=step, text="compiling")
+
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, step: int, metrics: dict[str, float]) -> None:
+        """Progress after `step` updates."""
+        now = time.perf_counter()
+        rate = (step - self._step) / (now - self._time)
+        self._time, self._step = now, step
+        text = f"{describe(metrics)}  {rate:.0f} updates/s"
+        if self._bar:
+            self._bar.update(self._task, completed=step, text=text)
+        else:
+            left = (self._steps - step) / rate
+            self._console.print(f"step {step}/{self._steps}  {text}  {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        """A line above the progress."""
+        (self._bar.console if self._bar else self._console).print(text)
+
+    def restart_clock(self) -> None:
+        """Keeps the time spent on evaluation out of the updates per second."""
+        self._time = time.perf_counter()
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """Loss and accuracies in a few words; what is absent or null is left out."""
+    names = {
+        "loss": "loss",
+        "token_accuracy": "tokens",
+        "exact_match": "exact",
+        "alignment_accuracy": "alignment",
+    }
+    return "  ".join(
+        f"{word} {metrics[name]:.4f}"
+        for name, word in names.items()
+        if isinstance(metrics.get(name), int | float)
+    )
+
+
+def report_table(report: dict[str, Any], title: str) -> Table:
+    """The table of an evaluation: a row for the mixture, a row for each length."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("length")
+    rows = [("all", report["all"]), *report["by_length"].items()]
+    heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row in rows)
+    columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
+    for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
+        table.add_column(column, justify="right")
+    for name, row in rows:
+        shares = [row["token_accuracy"], row["exact_match"], row["alignment_accuracy"]]
+        by_head = (row["alignment_accuracy_by_head"] or []) if heads > 1 else []
+        table.add_row(name, str(row["sequences"]), *map(_share, shares + by_head))
+    return table
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4f}"

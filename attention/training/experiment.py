@@ -1,0 +1,164 @@
+"""From settings to the things that run: task, model and optimizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jaxtyping import Array, Key
+
+from attention.models.decoders import DECODERS
+from attention.models.encoders import Encoder
+from attention.models.reconstructor import Reconstructor
+from attention.scores import find_score, score_options
+from attention.tasks.copy import Copy
+from attention.tasks.text import SHIPPED_TEXT, Text, read_text
+from attention.training.settings import OptimizerSettings, Settings, TextSettings, UsageError
+
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of.
+
+    Attributes:
+      settings: all settings.
+      task: where batches come from.
+      model_def: the model without its parameters; `model` joins the two.
+      optimizer: with its schedule.
+    """
+
+    settings: Settings
+    task: Copy | Text
+    model_def: nnx.GraphDef
+    optimizer: optax.GradientTransformation
+
+    def model(self, parameters: Parameters) -> Reconstructor:
+        """The model with these parameters."""
+        return nnx.merge(self.model_def, parameters)
+
+    def initial_parameters(self, key: Key[Array, ""]) -> Parameters:
+        """Fresh parameters."""
+        model = _make_model(self.settings, self.task, key)
+        return nnx.to_pure_dict(nnx.split(model)[1])
+
+
+def read_source(settings: Settings) -> bytes | None:
+    """The text that the task reads, if it reads one.
+
+    Raises:
+      UsageError: the file cannot be read.
+    """
+    if not isinstance(settings.task, TextSettings):
+        return None
+    path = settings.task.path
+    try:
+        return Path(path or SHIPPED_TEXT).read_bytes()
+    except OSError as error:
+        raise UsageError(f"config.task.path={path!r}: {error.strerror}") from None
+
+
+def build(settings: Settings, source: bytes | None) -> Experiment:
+    """The experiment of these settings. Nothing is computed or written yet.
+
+    Args:
+      settings: all settings.
+      source: what `read_source` returned.
+
+    Raises:
+      UsageError: the settings do not fit each other.
+    """
+    task = _make_task(settings, source)
+    _check_score(settings)
+    try:
+        model = nnx.eval_shape(lambda: _make_model(settings, task, jax.random.key(0)))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"config.score={settings.score.name!r} with options {settings.score.options} and"
+            f" config.model.dim={settings.model.dim}, heads={settings.model.heads},"
+            f" mixer={settings.model.mixer!r}: {error}"
+        ) from error
+    steps = settings.train.steps
+    return Experiment(
+        settings, task, nnx.split(model)[0], _make_optimizer(settings.optimizer, steps)
+    )
+
+
+def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
+    """The learning rate at each step: a linear warm-up, then constant or a cosine to zero."""
+    warmup = round(settings.warmup_fraction * steps)
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, steps)
+    return optax.warmup_constant_schedule(0.0 if warmup else rate, rate, warmup)
+
+
+def _make_task(settings: Settings, source: bytes | None) -> Copy | Text:
+    task = settings.task
+    if not isinstance(task, TextSettings):
+        return Copy(task.symbols, task.max_length)
+    assert source is not None
+    try:
+        return read_text(source, task.max_length)
+    except ValueError as error:
+        raise UsageError(f"config.task.path={task.path!r}: {error}") from None
+
+
+def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> Reconstructor:
+    model = settings.model
+    rngs = nnx.Rngs(key)
+    time = task.max_length + 1  # symbols and END
+    encoder = Encoder(
+        task.vocabulary,
+        time,
+        model.dim,
+        positions=model.positions,
+        mixer=model.mixer,
+        embedding_std=model.embedding_std,
+        dropout=model.dropout,
+        rngs=rngs,
+    )
+    decoder = DECODERS[model.decoder](
+        find_score(settings.score.name),
+        task.vocabulary,
+        time,
+        model.dim,
+        heads=model.heads,
+        normalizer=model.normalizer,
+        embedding_std=model.embedding_std,
+        rngs=rngs,
+        **settings.score.options,
+    )
+    return Reconstructor(encoder, decoder)
+
+
+def _check_score(settings: Settings) -> None:
+    name, options = settings.score.name, settings.score.options
+    try:
+        choices = score_options(find_score(name))
+    except ValueError as error:
+        raise UsageError(f"config.score.name={name!r}: {error}") from None
+    for option in options:
+        if option not in choices:
+            raise UsageError(
+                f"config.score.options.{option}={options[option]!r}: the score {name!r} takes"
+                f" {', '.join(choices) or 'no options'}; name the score with the config file"
+                f" to get its options, configs/{settings.name}.py:{name}"
+            )
+
+
+def _make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    rate = schedule(settings, steps)
+    if settings.name == "adamw":
+        rule = optax.adamw(rate, weight_decay=settings.weight_decay)
+    elif settings.weight_decay:
+        raise UsageError(
+            f"config.optimizer.weight_decay={settings.weight_decay}: only adamw decays weights,"
+            f" the optimizer is {settings.name}"
+        )
+    else:
+        rule = optax.adam(rate) if settings.name == "adam" else optax.sgd(rate)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)

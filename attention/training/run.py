@@ -1,0 +1,164 @@
+"""A run: a directory that holds one experiment, and says which.
+
+config.json     all settings, and the hash of the text if there is one
+source.txt      the text itself, so that evaluation needs nothing else
+checkpoints/    one directory a step
+metrics.jsonl   one line an evaluation or log, for reading by programs
+tensorboard/    the same for people
+attention.png   where the trained model looks, for a few test examples
+eval.json       the newest evaluation
+result.json     written last: the run is finished
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attention.training.files import write_atomically
+from attention.training.settings import Settings, UsageError, differences, read_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """The directory of a run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run wrote, None while it is not finished."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file into the run."""
+        write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def remove(self, name: str) -> None:
+        """Removes a file of the run, if it is there."""
+        (self.path / name).unlink(missing_ok=True)
+
+
+def default_path(settings: Settings) -> Path:
+    """`runs/<config>-<score>`."""
+    return Path("runs") / f"{settings.name}-{settings.score.name.replace(':', '-')}"
+
+
+@contextmanager
+def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
+    """The run at a path, new or the same as before, for this process alone.
+
+    Raises:
+      UsageError: the path holds something else, or another process is training there. In
+        that case nothing was written.
+    """
+    record = _record(settings, source)
+    _refuse_other(path, record, settings)
+    path.mkdir(parents=True, exist_ok=True)
+    with _alone(path):
+        if not (path / "config.json").exists():
+            if source is not None:
+                write_atomically(path / "source.txt", source)
+            write_atomically(path / "config.json", json.dumps(record, indent=2) + "\n")
+        yield Run(path)
+
+
+def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
+    """A run, its settings, and the text it was trained on.
+
+    Raises:
+      UsageError: there is no run at this path, or its text has changed.
+    """
+    record = _read_record(path)
+    if record is None:
+        raise UsageError(f"--workdir={path}: no run here (it has no config.json)")
+    settings = read_settings(_tuples(record["config"]))
+    source = None
+    if record["source_sha256"] is not None:
+        try:
+            source = (path / "source.txt").read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path / 'source.txt'}: {error.strerror}") from None
+        if _sha256(source) != record["source_sha256"]:
+            raise UsageError(f"{path / 'source.txt'} is not the text that the run was trained on")
+    return Run(path), settings, source
+
+
+def _record(settings: Settings, source: bytes | None) -> dict[str, Any]:
+    return {
+        "config": json.loads(settings.model_dump_json()),
+        "source_sha256": None if source is None else _sha256(source),
+    }
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((path / "config.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path / 'config.json'} cannot be read: {error}") from None
+
+
+def _refuse_other(path: Path, record: dict[str, Any], settings: Settings) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--workdir={path}: is a file, not a directory")
+    taken_by = _read_record(path)
+    if taken_by is None:
+        if path.is_dir() and any(file.name != ".lock" for file in path.iterdir()):
+            raise UsageError(f"--workdir={path}: is not empty and holds no run (no config.json)")
+        return
+    changed = differences(taken_by, record)
+    if not changed:
+        return
+    listed = ", ".join(
+        f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()
+    )
+    raise UsageError(
+        f"--workdir={path}: holds another experiment ({listed});"
+        f" use --workdir={_free_path(settings, changed)}"
+    )
+
+
+def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
+    """A readable path that says what is different, and is not taken."""
+    parts = []
+    for field, (_, new) in changed.items():
+        value = str(new)[:8] if field == "source_sha256" else str(new)
+        safe = "".join(c if c.isalnum() or c in ".-_" else "_" for c in value)[:24]
+        parts.append(f"{field.rpartition('.')[2]}={safe}")
+    base = f"{default_path(settings)}-{'-'.join(parts[:3])}"
+    candidate, number = Path(base), 2
+    while candidate.exists():
+        candidate, number = Path(f"{base}-{number}"), number + 1
+    return candidate
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"--workdir={path}: another process is training there") from None
+        yield
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that settings are made of."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,176 @@
+"""Every setting of an experiment: its name, type, default, range and meaning.
+
+This is the one place that defines them. A config file starts from `default_config()` and
+changes what its experiment is about; `read_settings` turns the config back into these
+checked, frozen objects, which are all the code below the command line ever sees.
+"""
+
+import json
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+from pydantic import BaseModel, Field, ValidationError
+from pydantic import ConfigDict as ModelConfig
+
+
+class UsageError(ValueError):
+    """A request that cannot be met, told in one line."""
+
+
+class Section(BaseModel):
+    """Frozen, closed and strictly typed."""
+
+    model_config = ModelConfig(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ScoreSettings(Section):
+    """Which score, and its options."""
+
+    name: str = "mlp"  # a name of attention.scores.SCORES, or module:Name
+    options: dict[str, Any] = {}
+
+
+class CopySettings(Section):
+    """Random sequences."""
+
+    name: Literal["copy"] = "copy"
+    symbols: int = Field(64, ge=1)
+    max_length: int = Field(16, ge=1)
+
+
+class TextSettings(Section):
+    """The lines of a UTF-8 file."""
+
+    name: Literal["text"] = "text"
+    path: str = ""  # the text shipped with the package
+    max_length: int = Field(80, ge=1)  # in bytes; longer lines are left out
+
+
+class ModelSettings(Section):
+    """Encoder, attention and decoder."""
+
+    decoder: Literal["parallel", "gru", "pooled"] = "parallel"
+    mixer: Literal["none", "feedforward", "gru"] = "none"
+    positions: bool = True
+    dim: int = Field(64, ge=1)
+    heads: int = Field(1, ge=1)
+    normalizer: Literal["softmax"] = "softmax"
+    embedding_std: float = Field(0.5, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class OptimizerSettings(Section):
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(5e-3, gt=0)  # at the peak
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of the steps
+    clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
+    weight_decay: float = Field(0.0, ge=0)  # of adamw alone
+
+
+class TrainSettings(Section):
+    """Length and rhythm of the training loop."""
+
+    steps: int = Field(1000, ge=1)  # updates
+    batch_size: int = Field(128, ge=1)
+    log_every_steps: int = Field(50, ge=1)  # also the most updates in one dispatch
+    eval_every_steps: int = Field(250, ge=1)
+    checkpoint_every_steps: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(3, ge=1)
+    stop_at_exact_match: float = Field(0.0, ge=0, le=1)  # on validation; 0: never stop early
+
+
+class EvalSettings(Section):
+    """Held-out evaluation."""
+
+    sequences: int = Field(4096, ge=1)  # at most, for mixed lengths and for each length
+    batch_size: int = Field(512, ge=1)
+    lengths: tuple[int, ...] = ()  # lengths to report beside the mixture
+
+
+class Settings(Section):
+    """An experiment."""
+
+    name: str = "experiment"
+    seed: int = Field(0, ge=0, lt=2**32)
+    score: ScoreSettings = ScoreSettings()
+    task: CopySettings | TextSettings = Field(CopySettings(), discriminator="name")
+    model: ModelSettings = ModelSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+def default_config(score: str = "mlp", *, task: str = "copy") -> ConfigDict:
+    """The defaults as a config to change: this score with its options, and this task."""
+    from attention.scores import find_score, score_options
+
+    tasks = {"copy": CopySettings, "text": TextSettings}
+    settings = Settings(
+        score=ScoreSettings(name=score, options=score_options(find_score(score))),
+        task=tasks[task](),
+    )
+    return ConfigDict(settings.model_dump())
+
+
+def read_settings(config: dict[str, Any]) -> Settings:
+    """The checked settings of a config.
+
+    Raises:
+      UsageError: a field is unknown, of the wrong type or out of range; the message names
+        field, value and choices.
+    """
+    try:
+        settings = Settings.model_validate(config)
+    except ValidationError as error:
+        raise UsageError("; ".join(map(_one_line, error.errors()))) from None
+    for length in settings.eval.lengths:
+        check_length(settings, length, "config.eval.lengths")
+    return settings
+
+
+def read_config(config: ConfigDict | None) -> Settings:
+    """The checked settings of a config file's config, None where none was named.
+
+    Raises:
+      UsageError: as `read_settings`, or there is no config.
+    """
+    if config is None:
+        raise UsageError("--config is missing: name a config file, such as configs/copy.py")
+    return read_settings(config.to_dict())
+
+
+def check_length(settings: Settings, length: int, where: str) -> None:
+    """Refuses a length that the model has no positions for.
+
+    Raises:
+      UsageError: naming `where` the length came from.
+    """
+    longest = settings.task.max_length
+    if not 1 <= length <= longest:
+        raise UsageError(
+            f"{where}={length}: the model has positions for lengths 1 to {longest}"
+            " (config.task.max_length)"
+        )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:
+    """The fields, by dotted path, in which two nested dictionaries differ: old and new value."""
+    found: dict[str, tuple] = {}
+    for name in [*old, *(n for n in new if n not in old)]:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found |= differences(before, after, f"{path}{name}.")
+        elif json.dumps(before) != json.dumps(after):
+            found[path + name] = before, after
+    return found
+
+
+def _one_line(error: Any) -> str:
+    names = [str(part) for part in error["loc"]]
+    if names[0] == "task" and len(names) > 2:
+        del names[1]  # pydantic puts the task's name between
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"config.{'.'.join(names)}={error['input']!r}: {message}"

@@ -1,0 +1,21 @@
+"""Streams: disjoint sources of randomness of one seed."""
+
+from enum import IntEnum
+
+import jax
+from jaxtyping import Array, Key
+
+
+class Stream(IntEnum):
+    """What randomness is for. The numbers are part of every result: do not change them."""
+
+    PARAMETERS = 0
+    TRAIN = 1
+    DROPOUT = 2
+    VALIDATION = 3
+    TEST = 4
+
+
+def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:
+    """The key of a stream; fold in a step or a length for one of its draws."""
+    return jax.random.fold_in(jax.random.key(seed), int(stream))

@@ -1,0 +1,17 @@
+"""Copy random sequences of up to 16 symbols, one query a position.
+
+python train.py --config configs/copy.py            # or :bilinear, :linear, :dot, …
+"""
+
+from ml_collections import ConfigDict
+
+from attention.training.settings import default_config
+
+
+def get_config(score: str = "mlp") -> ConfigDict:
+    config = default_config(score)
+    config.name = "copy"
+    config.task.symbols = 64
+    config.task.max_length = 16
+    config.eval.lengths = tuple(range(1, 17))
+    return config

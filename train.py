@@ -1,0 +1,32 @@
+"""Train an experiment: `python train.py --config configs/copy.py`.
+
+The score is an argument of the config, `configs/copy.py:bilinear`; every field is a
+flag, `--config.optimizer.learning_rate=1e-3`. The same command again goes on where the
+run stopped.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+from rich.console import Console
+
+from attention.training import command
+from attention.training.loop import train
+from attention.training.settings import read_config
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "config file, with a score: configs/copy.py:bilinear", lock_config=True
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where to keep the run (default: runs/<config>-<score>)"
+)
+
+
+def main() -> int:
+    workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
+    return train(read_config(CONFIG.value), workdir, Console())
+
+
+if __name__ == "__main__":
+    command.run(main)
