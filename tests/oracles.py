@@ -1,13 +1,19 @@
 """What the library must equal: its equations once more, in loops over NumPy's float64."""
 
+import contextlib
+import functools
 import math
+import operator
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
+import pytest
 from flax import nnx
 
-from attention import SCORES, Score
+from attention import SCORES, Additive, InnerProduct, KeyOnly, Pairwise, Score, masks
 
 # Distinct primes, so that an array with swapped axes does not fit.
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 5, 7
@@ -35,6 +41,14 @@ def assert_close(actual, expected, tolerance=2e-5):
         assert a.shape == b.shape
         atol = tolerance * max(1.0, np.max(np.abs(b), initial=0.0))
         np.testing.assert_allclose(a, b, rtol=0, atol=atol, equal_nan=False)
+
+
+@contextlib.contextmanager
+def refused(message):
+    """A ValueError that says so, also to users, who run without jaxtyping's checks."""
+    unchecked = mock.patch.object(jaxtyping.config, "jaxtyping_disable", True)
+    with unchecked, pytest.raises(ValueError, match=message):
+        yield
 
 
 # Scores
@@ -87,7 +101,8 @@ def make_score(name):
     score = (SCORES | OWN)[name]
     if not isinstance(score, type):
         return score
-    return randomized(score(*dims(name), rngs=nnx.Rngs(0)))
+    options = {"hidden": HIDDEN} if name == "mlp" else {}
+    return randomized(score(*dims(name), rngs=nnx.Rngs(0), **options))
 
 
 def dot(a, b):
@@ -95,11 +110,16 @@ def dot(a, b):
 
 
 def _mlp(p, q, k):
-    total = 0.0
-    for h in range(len(p["readout"])):
-        unit = dot(q, p["query_weight"][:, h]) + dot(k, p["key_weight"][:, h]) + p["bias"][h]
-        total += p["readout"][h] * math.tanh(unit)
-    return total
+    units = [
+        dot(q, p["query_weight"][:, h]) + dot(k, p["key_weight"][:, h]) + p["bias"][h]
+        for h in range(len(p["bias"]))
+    ]
+    return sum(p["readout"][h] * math.tanh(unit) for h, unit in enumerate(units))
+
+
+def _distance(p, q, k):
+    errors = [dot(q, p["weight"][:, j]) - k[j] for j in range(len(k))]
+    return -p["sharpness"] * sum(error**2 for error in errors) / len(k)
 
 
 def _bilinear(p, q, k):
@@ -134,26 +154,139 @@ def double_vmap(score):
     return jax.vmap(jax.vmap(score, (None, 0)), (0, None))
 
 
+# Forms
+
+
+def make_form(kind, lead=(), *, scale=0.4):
+    """A form of one kind for problems on `lead` axes."""
+    draw = functools.partial(normal, scale=scale)
+    if kind is KeyOnly:
+        return KeyOnly(normal(1, *lead, KEYS), QUERIES)
+    if kind is InnerProduct:
+        return InnerProduct(
+            draw(1, *lead, QUERIES, QUERY_DIM),
+            draw(2, *lead, KEYS, QUERY_DIM),
+            query_bias=normal(3, *lead, QUERIES),
+            key_bias=normal(4, *lead, KEYS),
+        )
+    if kind is Additive:
+        return Additive(
+            normal(1, *lead, QUERIES, HIDDEN),
+            normal(2, *lead, KEYS, HIDDEN),
+            draw(3, *lead, HIDDEN),
+        )
+    score = randomized(Distance(QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)), lead=lead)
+    return Pairwise(score, normal(1, *lead, QUERIES, QUERY_DIM), normal(2, *lead, KEYS, KEY_DIM))
+
+
+FORMS = [KeyOnly, InnerProduct, Additive, Pairwise]
+
+
+def loop_scores(form, at=()):
+    """The scores of the problem at this index of the leading axes, in loops."""
+
+    def get(array):
+        return np.asarray(array, np.float64)[at]
+
+    if isinstance(form, KeyOnly):
+        return np.array([list(get(form.logits))] * form.num_queries)
+    if isinstance(form, Pairwise):
+        own = {"weight": get(form.score.weight), "sharpness": get(form.score.sharpness)}
+        return pairs(lambda q, k: _distance(own, q, k), get(form.queries), get(form.keys))
+    if isinstance(form, Additive):
+        readout = get(form.readout)
+        return pairs(
+            lambda q, k: sum(readout[h] * math.tanh(q[h] + k[h]) for h in range(len(readout))),
+            get(form.queries),
+            get(form.keys),
+        )
+    scores = pairs(dot, get(form.queries), get(form.keys))
+    for i, j in np.ndindex(scores.shape):
+        scores[i, j] += 0.0 if form.query_bias is None else get(form.query_bias)[i]
+        scores[i, j] += 0.0 if form.key_bias is None else get(form.key_bias)[j]
+    return scores
+
+
+# Masks
+
+MASKS = [
+    "none",
+    "lengths",
+    "batch lengths",
+    "causal",
+    "offset",
+    "window",
+    "dense",
+    "batch lengths & causal",
+    "window & dense",
+    "dense & batch lengths & causal",
+]
+KEYS_ONLY_MASKS = ["none", "lengths", "batch lengths", "lengths & batch lengths"]
+
+
+def make_mask(name, lead=()):
+    """The mask of a name, and what it must allow: `[*lead, queries, keys]`."""
+    if name == "none":
+        return None, np.ones((*lead, QUERIES, KEYS), bool)
+    rng = np.random.default_rng(5)
+    i, j = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
+    limits = rng.integers(1, KEYS, lead)
+    batch_limits = np.array([4, 0])[: lead[0]] if lead else np.array(4)
+    table = rng.random((*lead, QUERIES, KEYS)) < 0.6
+    table[..., 2, :] = False  # a query with no key
+    batch_axes = batch_limits.shape + (1,) * (len(lead) - batch_limits.ndim)
+    known = {
+        "lengths": (masks.lengths(jnp.asarray(limits)), j < limits[..., None, None]),
+        "batch lengths": (
+            masks.lengths(jnp.asarray(batch_limits)),
+            j < batch_limits.reshape(*batch_axes, 1, 1),
+        ),
+        "causal": (masks.causal(), j <= i),
+        "offset": (masks.causal(offset=-2), j <= i - 2),
+        "window": (masks.window(1), abs(i - j) <= 1),
+        "dense": (masks.dense(jnp.asarray(table)), table),
+    }
+    parts = [known[part] for part in name.split(" & ")]
+    mask = functools.reduce(operator.and_, [mask for mask, _ in parts])
+    allowed = np.logical_and.reduce([np.broadcast_to(a, table.shape) for _, a in parts])
+    assert not allowed.all()
+    assert allowed.any()
+    return mask, allowed
+
+
 # Attention
 
 
-def weights_and_context(scores, values, allowed=None):
-    """Softmax attention for one problem, in loops."""
-    scores, values = np.asarray(scores, np.float64), np.asarray(values, np.float64)
-    allowed = np.ones(scores.shape, bool) if allowed is None else np.asarray(allowed)
-    weights = np.zeros(scores.shape)
-    context = np.zeros((scores.shape[0], values.shape[1]))
-    for i in range(scores.shape[0]):
-        some = [j for j in range(scores.shape[1]) if allowed[i, j]]
-        total = sum(math.exp(scores[i, j]) for j in some)
-        for j in some:
-            weights[i, j] = math.exp(scores[i, j]) / total
-            context[i] += weights[i, j] * values[j]
-    return weights, context
+def loop_attend(form, values, allowed):
+    """Softmax attention and its weights, in loops over leading axes, queries and keys."""
+    lead = values.shape[:-2]
+    context = np.zeros((*lead, QUERIES, values.shape[-1]))
+    weights = np.zeros((*lead, QUERIES, KEYS))
+    for at in np.ndindex(lead):
+        scores = loop_scores(form, at)
+        rows = np.asarray(values, np.float64)[at]
+        for i in range(QUERIES):
+            some = [j for j in range(KEYS) if allowed[at][i, j]]
+            total = sum(math.exp(scores[i, j]) for j in some)
+            for j in some:
+                weights[at][i, j] = math.exp(scores[i, j]) / total
+                context[at][i] += weights[at][i, j] * rows[j]
+    return context, weights
 
 
 def plain_attend(scores, values, allowed=True):
-    """Softmax attention under leading axes, differentiable: the equation and nothing else."""
+    """Softmax attention, differentiable: the equation and nothing else."""
     exponentials = jnp.where(allowed, jnp.exp(scores), 0.0)
     total = jnp.sum(exponentials, axis=-1, keepdims=True)
     return exponentials / jnp.where(total == 0, 1.0, total) @ values
+
+
+def influence(attend, *args):
+    """`[queries, keys]` for each of `args`: may it change this query's context, here?
+
+    The greatest partial derivative of the context of a query by an array's entries for
+    a key, of `attend(*args) -> [queries, value_dim]`.
+    """
+    context, pullback = jax.vjp(attend, *args)
+    one_query = jnp.eye(QUERIES)[:, :, None] * normal(8, *context.shape)[None]
+    return tuple(jnp.max(jnp.abs(g), axis=-1) for g in jax.vmap(pullback)(one_query))

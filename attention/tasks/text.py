@@ -36,8 +36,7 @@ class Lines:
 
     def batch(self, rows: Int[Array, " rows"]) -> Batch:
         """The given lines as sequences to reconstruct."""
-        symbols = self.bytes[rows].astype(jnp.int32) + RESERVED
-        return reconstruction(symbols, self.length[rows])
+        return _batch(self.bytes[rows], self.length[rows])
 
 
 @register_dataclass
@@ -51,6 +50,7 @@ class Text:
       test: lines for the final evaluation.
       max_length: greatest length of a line, in bytes.
       left_out: number of distinct lines longer than that.
+      crop_fraction: share of the training examples that are pieces of a line.
     """
 
     train: Lines
@@ -58,13 +58,27 @@ class Text:
     test: Lines
     max_length: int = static()
     left_out: int = static()
+    crop_fraction: float = static(default=0.0)
 
     vocabulary = 256 + RESERVED
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` training lines, drawn with replacement."""
-        rows = jax.random.randint(key, (size,), 0, self.train.length.shape[0])
-        return self.train.batch(rows)
+        """`size` training lines, drawn with replacement, some of them cropped.
+
+        A crop is a uniformly drawn piece of its line. Lines of a text are of few lengths
+        and begin alike; crops show each byte, and the end, at every position.
+        """
+        row_key, crop_key, length_key, start_key = jax.random.split(key, 4)
+        rows = jax.random.randint(row_key, (size,), 0, self.train.length.shape[0])
+        whole = self.train.length[rows]
+        is_cropped = jax.random.bernoulli(crop_key, self.crop_fraction, (size,))
+        piece = jax.random.randint(length_key, (size,), 1, whole + 1)
+        length = jnp.where(is_cropped, piece, whole)
+        start = jax.random.randint(start_key, (size,), 0, whole - length + 1)
+        # Columns past the line's end wrap around; they lie beyond `length` and do not count.
+        columns = (start[:, None] + jnp.arange(self.max_length)[None, :]) % self.max_length
+        cropped = jnp.take_along_axis(self.train.bytes[rows], columns, axis=1)
+        return _batch(cropped, length)
 
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
@@ -78,7 +92,7 @@ class Text:
         return lines.batch(jnp.asarray(rows[:size]))
 
 
-def read_text(data: bytes, max_length: int) -> Text:
+def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
     """The task of a text.
 
     Empty lines and repetitions are dropped *before* the split, so that no held-out line
@@ -87,6 +101,7 @@ def read_text(data: bytes, max_length: int) -> Text:
     Args:
       data: a UTF-8 text.
       max_length: longer lines, counted in bytes, are left out.
+      crop_fraction: share of the training examples that are pieces of a line.
 
     Raises:
       ValueError: not UTF-8, or too few lines to split.
@@ -110,6 +125,7 @@ def read_text(data: bytes, max_length: int) -> Text:
         test=_pack(fitting[held_out : 2 * held_out], max_length),
         max_length=max_length,
         left_out=len(distinct) - len(fitting),
+        crop_fraction=crop_fraction,
     )
 
 
@@ -130,6 +146,10 @@ def decode(tokens: np.ndarray) -> str:
     ends = np.flatnonzero(tokens == END)
     tokens = tokens[: ends[0]] if ends.size else tokens
     return bytes(int(t) - RESERVED for t in tokens if t >= RESERVED).decode("utf-8", "replace")
+
+
+def _batch(symbols: UInt8[Array, "size max_length"], length: Int[Array, " size"]) -> Batch:
+    return reconstruction(symbols.astype(jnp.int32) + RESERVED, length)
 
 
 def _pack(lines: list[bytes], max_length: int) -> Lines:

@@ -66,11 +66,12 @@ class Evaluator:
         self._experiment = experiment
         self._settings = experiment.settings.eval
 
-        def reconstruct(parameters: Parameters, batch: Batch) -> Reconstruction:
-            model = experiment.model(parameters)
-            return model.reconstruct(batch.source, batch.source_length)
+        self.reconstruct = jax.jit(self._reconstruct)
+        self._counts = jax.jit(self._count_all)
 
-        self.reconstruct = jax.jit(reconstruct)
+    def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
+        model = self._experiment.model(parameters)
+        return model.reconstruct(batch.source, batch.source_length)
 
     def report(self, parameters: Parameters, split: str, lengths: Sequence[int] = ()) -> Report:
         """The metrics of a split, `validation` or `test`.
@@ -89,54 +90,50 @@ class Evaluator:
 
         None for a model that has one context for all steps.
         """
-        batch, _ = self._chunks("validation", None)[0]
+        padded, rows = self._examples("validation", None)
+        batch = jax.tree.map(lambda leaf: leaf[: min(examples, rows)], padded)
         weights = self.reconstruct(parameters, batch).weights
         if weights is None:
             return None
-        return attention_maps(
-            np.asarray(weights)[:examples],
-            batch.alignment[:examples],
-            batch.target_length[:examples],
-        )
+        return attention_maps(np.asarray(weights), batch.alignment, batch.target_length)
 
     def _metrics(self, parameters: Parameters, split: str, length: int | None) -> dict[str, Any]:
-        counts = [
-            _count(self.reconstruct(parameters, batch), batch, counts_row)
-            for batch, counts_row in self._chunks(split, length)
-        ]
-        return jax.tree.map(lambda *leaves: sum(map(_on_host, leaves)), *counts).metrics()
+        examples, rows = self._examples(split, length)
+        return self._counts(parameters, examples, rows).metrics()
 
-    def _chunks(self, split: str, length: int | None) -> list[tuple[Batch, np.ndarray]]:
+    def _examples(self, split: str, length: int | None) -> tuple[Batch, int]:
+        """Held-out examples, padded to one shape for all lengths, and how many count."""
         key = stream_key(self._experiment.settings.seed, SPLITS[split])
-        task = self._experiment.task
-        examples = task.held_out(split, key, self._settings.sequences, length)
-        return _pieces(examples, self._settings.batch_size)
+        most, size = self._settings.sequences, self._settings.batch_size
+        examples = self._experiment.task.held_out(split, key, most, length)
+        rows = examples.source.shape[0]
+        total = -(-most // size) * size
+
+        def pad(leaf: Array) -> np.ndarray:
+            return np.pad(leaf, [(0, total - rows)] + [(0, 0)] * (leaf.ndim - 1))
+
+        return jax.tree.map(pad, examples), rows
+
+    def _count_all(self, parameters: Parameters, examples: Batch, rows: int) -> Counts:
+        """Batch by batch, in one program for any number of rows."""
+        size = self._settings.batch_size
+
+        def count(batch_number: Array) -> Counts:
+            first = batch_number * size
+            batch = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), examples
+            )
+            counts_row = first + jnp.arange(size) < rows
+            return _count(self._reconstruct(parameters, batch), batch, counts_row)
+
+        start = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(count, 0)
+        )
+        return jax.lax.fori_loop(
+            0, -(-rows // size), lambda n, counts: jax.tree.map(jnp.add, counts, count(n)), start
+        )
 
 
-def _on_host(array: Array) -> np.ndarray:
-    """In 64 bits: the counts of a large evaluation overflow 32."""
-    return np.asarray(array, np.int64)
-
-
-def _pieces(examples: Batch, size: int) -> list[tuple[Batch, np.ndarray]]:
-    """Pieces of one size, so that one compiled program serves, padded with empty rows.
-
-    Beside each piece is a mask of the rows that count. There is at least one piece.
-    """
-    rows = examples.source.shape[0]
-    total = max(-(-rows // size), 1) * size
-
-    def pad(leaf: Array) -> np.ndarray:
-        return np.pad(leaf, [(0, total - rows)] + [(0, 0)] * (leaf.ndim - 1))
-
-    padded = jax.tree.map(pad, examples), np.arange(total) < rows
-    return [
-        jax.tree.map(lambda leaf, start=start: leaf[start : start + size], padded)
-        for start in range(0, total, size)
-    ]
-
-
-@jax.jit
 def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target

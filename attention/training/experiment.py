@@ -102,7 +102,7 @@ def _make_task(settings: Settings, source: bytes | None) -> Copy | Text:
         return Copy(task.symbols, task.max_length)
     assert source is not None
     try:
-        return read_text(source, task.max_length)
+        return read_text(source, task.max_length, task.crop_fraction)
     except ValueError as error:
         raise UsageError(f"config.task.path={task.path!r}: {error}") from None
 

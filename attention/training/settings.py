@@ -35,7 +35,7 @@ class CopySettings(Section):
 
     name: Literal["copy"] = "copy"
     symbols: int = Field(64, ge=1)
-    max_length: int = Field(16, ge=1)
+    max_length: int = Field(16, ge=1, le=1024)
 
 
 class TextSettings(Section):
@@ -43,7 +43,8 @@ class TextSettings(Section):
 
     name: Literal["text"] = "text"
     path: str = ""  # the text shipped with the package
-    max_length: int = Field(80, ge=1)  # in bytes; longer lines are left out
+    max_length: int = Field(80, ge=1, le=1024)  # in bytes; longer lines are left out
+    crop_fraction: float = Field(0.5, ge=0, le=1)  # of the training examples: pieces of lines
 
 
 class ModelSettings(Section):
@@ -85,8 +86,8 @@ class TrainSettings(Section):
 class EvalSettings(Section):
     """Held-out evaluation."""
 
-    sequences: int = Field(4096, ge=1)  # at most, for mixed lengths and for each length
-    batch_size: int = Field(512, ge=1)
+    sequences: int = Field(4096, ge=1, le=2**20)  # at most, for mixed lengths and for each length
+    batch_size: int = Field(128, ge=1)
     lengths: tuple[int, ...] = ()  # lengths to report beside the mixture
 
 

@@ -1,0 +1,105 @@
+"""A trained run, back from its checkpoint: evaluated, or asked to reconstruct a line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from attention.tasks.batch import END, PAD, RESERVED
+from attention.tasks.text import Text, decode, encode
+from attention.training import checkpoints
+from attention.training.display import report_table
+from attention.training.evaluate import Evaluator
+from attention.training.experiment import Experiment, build
+from attention.training.run import Run, open_for_evaluation
+from attention.training.settings import UsageError, check_length
+from attention.training.state import TrainState, abstract_state
+
+
+def evaluate(
+    workdir: Path, step: int | None, lengths: Sequence[int] | None, console: Console
+) -> None:
+    """Evaluates a checkpoint on the test stream, shows the table and writes `eval.json`.
+
+    Args:
+      workdir: the run.
+      step: which checkpoint; None for the newest.
+      lengths: which lengths to report beside the mixture; None for those of the config.
+      console: where to show the table.
+
+    Raises:
+      UsageError: there is no such run, checkpoint or length.
+    """
+    run, experiment, state = _restore(workdir, step, lengths or ())
+    if lengths is None:
+        lengths = experiment.settings.eval.lengths
+    report = Evaluator(experiment).report(state.parameters, "test", lengths)
+    console.print(report_table(report, f"{workdir}, step {int(state.step)}, test"))
+    run.write("eval.json", {"step": int(state.step), **report})
+
+
+def reconstruct(workdir: Path, step: int | None, line: str, console: Console) -> None:
+    """Shows what the model makes of a line, and where each output byte looked.
+
+    Raises:
+      UsageError: there is no such run or checkpoint, its task is not text, or the line
+        does not fit.
+    """
+    _, experiment, state = _restore(workdir, step, ())
+    task = experiment.task
+    if not isinstance(task, Text):
+        raise UsageError(
+            f"--text={line!r}: the task of {workdir} is {experiment.settings.task.name!r};"
+            " only a run of task 'text' reads lines"
+        )
+    try:
+        batch = encode(line, task.max_length)
+    except ValueError as error:
+        raise UsageError(f"--text={line!r}: {error}") from None
+    output = Evaluator(experiment).reconstruct(state.parameters, batch)
+    tokens = np.asarray(output.tokens[0])
+    console.print(f"input   {line}", markup=False, highlight=False)
+    console.print(f"output  {decode(tokens)}", markup=False, highlight=False)
+    if output.weights is None:
+        console.print("one context for the whole line: there is no position for each output byte")
+        return
+    weights = np.mean(np.asarray(output.weights[0]), axis=0)
+    console.print(_attended(np.asarray(batch.source[0]), tokens, weights))
+
+
+def _restore(
+    workdir: Path, step: int | None, lengths: Sequence[int]
+) -> tuple[Run, Experiment, TrainState]:
+    run, settings, source = open_for_evaluation(workdir)
+    for length in lengths:
+        check_length(settings, length, "--lengths")
+    experiment = build(settings, source)
+    return run, experiment, checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
+
+
+def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Table:
+    table = Table(title="largest weight, mean of the heads", title_justify="left")
+    for column in ("output position", "output", "input position", "input", "weight"):
+        table.add_column(column, justify="right")
+    for position, token in enumerate(tokens):
+        if token == PAD:
+            break
+        looked_at = int(np.argmax(weights[position]))
+        table.add_row(
+            str(position),
+            _symbol(token),
+            str(looked_at),
+            _symbol(source[looked_at]),
+            f"{weights[position, looked_at]:.3f}",
+        )
+    return table
+
+
+def _symbol(token: int) -> str:
+    """A byte as a person would name it: the character if it is one, else two hex digits."""
+    if token < RESERVED:
+        return {END: "END", PAD: "PAD"}[int(token)]
+    byte = int(token) - RESERVED
+    return repr(chr(byte)) if 32 <= byte < 127 else f"{byte:02x}"

@@ -1,0 +1,45 @@
+"""Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
+
+The config and the data travel with the run; nothing else is needed. With `--text`, a
+run of `configs/text.py` reconstructs that line instead.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from rich.console import Console
+
+from attention.training import command
+from attention.training.restored import evaluate, reconstruct
+from attention.training.settings import UsageError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "the run, such as runs/copy-mlp")
+STEP = flags.DEFINE_integer("step", None, "which checkpoint (default: the newest)")
+LENGTHS = flags.DEFINE_string("lengths", None, "lengths to report, such as 8,16,32")
+TEXT = flags.DEFINE_string("text", None, "a line to reconstruct")
+
+
+def main() -> int:
+    if WORKDIR.value is None:
+        raise UsageError("--workdir is missing: name a run, such as runs/copy-mlp")
+    workdir, console = Path(WORKDIR.value), Console()
+    if TEXT.value is None:
+        evaluate(workdir, STEP.value, _lengths(), console)
+    elif LENGTHS.value is None:
+        reconstruct(workdir, STEP.value, TEXT.value, console)
+    else:
+        raise UsageError("--text and --lengths exclude each other")
+    return 0
+
+
+def _lengths() -> list[int] | None:
+    if LENGTHS.value is None:
+        return None
+    try:
+        return [int(length) for length in LENGTHS.value.split(",")]
+    except ValueError:
+        raise UsageError(f"--lengths={LENGTHS.value}: give whole numbers, 8,16,32") from None
+
+
+if __name__ == "__main__":
+    command.run(main)
