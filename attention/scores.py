@@ -176,14 +176,14 @@ def find_score(name: str) -> Callable[..., Any]:
         return SCORES[name]
     if ":" not in name:
         choices = ", ".join(SCORES)
-        raise ValueError(f"{name!r} is not a score; choose {choices} or a path module:Name")
+        raise ValueError(f"score {name!r} is unknown; choose {choices} or a path module:Name")
     module_name, _, attribute = name.partition(":")
     try:
         score = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+        raise ValueError(f"score {name!r} cannot be imported: {error}") from error
     if not callable(score):
-        raise ValueError(f"{name!r} is a {type(score).__name__}, not a score class or function")
+        raise ValueError(f"score {name!r} is a {type(score).__name__}, not a class or function")
     return score
 
 
@@ -196,7 +196,7 @@ def score_options(score: Callable[..., Any]) -> dict[str, Any]:
         return {}
     return {
         parameter.name: parameter.default
-        for parameter in inspect.signature(score).parameters.values()
+        for parameter in inspect.signature(score.__init__).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
     }
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from attention.training.loop import TrainingError
 from attention.training.settings import UsageError
@@ -14,15 +15,58 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Parses the flags, calls `main`, and exits with its status."""
     app.define_help_flags()
     try:
-        leftover = flags.FLAGS(sys.argv)[1:]
-        if leftover:
-            raise UsageError(f"{leftover[0]!r} is not a flag; flags begin with --")
+        _parse_flags()
         status = main()
-    except (flags.Error, UsageError) as error:
+    except UsageError as error:
         _fail(str(error), 2)
     except (TrainingError, OSError) as error:
         _fail(str(error), 1)
     sys.exit(status)
+
+
+def _parse_flags() -> None:
+    try:
+        leftover = flags.FLAGS(sys.argv)[1:]
+    except flags.Error as error:
+        # An exception in a config file comes with its traceback; its last line says it all.
+        message = str(error).strip()
+        raise UsageError(message.splitlines()[-1] if "Traceback" in message else message) from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(_unknown_field() or f"--config: {error}") from None
+    except SyntaxError as error:
+        raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
+    if leftover:
+        raise UsageError(f"{leftover[0]!r} is not a flag; flags begin with --")
+
+
+def _unknown_field() -> str | None:
+    """Which `--config.…` flag names a field that is not there, and which are."""
+    config = _config_without_overrides()
+    for argument in sys.argv[1:]:
+        name = argument.lstrip("-").partition("=")[0]
+        path = name.split(".")
+        if path[0] != "config":
+            continue
+        section = config
+        for depth, field in enumerate(path[1:], start=1):
+            if not isinstance(section, ConfigDict):
+                return f"--{name}: {'.'.join(path[:depth])} has no fields"
+            if field not in section:
+                choices = ", ".join(section) or "no fields"
+                return f"--{name}: {'.'.join(path[:depth])} has {choices}"
+            section = section[field]
+    return None
+
+
+def _config_without_overrides() -> ConfigDict:
+    values = flags.FlagValues()
+    config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
+    arguments = iter(sys.argv[1:])
+    for argument in arguments:
+        name, _, path = argument.lstrip("-").partition("=")
+        if name == "config":
+            values(["", f"--config={path or next(arguments)}"])
+    return config.value
 
 
 def _fail(message: str, status: int) -> NoReturn:

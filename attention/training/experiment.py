@@ -74,7 +74,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     task = _make_task(settings, source)
     _check_score(settings)
     try:
-        model = nnx.eval_shape(lambda: _make_model(settings, task, jax.random.key(0)))
+        model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"config.score={settings.score.name!r} with options {settings.score.options} and"
@@ -133,6 +133,13 @@ def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> R
         **settings.score.options,
     )
     return Reconstructor(encoder, decoder)
+
+
+def _try_model(settings: Settings, task: Copy | Text) -> Reconstructor:
+    """A model that was asked for an output: where nothing fits, this is where it shows."""
+    model = _make_model(settings, task, jax.random.key(0))
+    model.logits(task.sample(jax.random.key(0), settings.train.batch_size))
+    return model
 
 
 def _check_score(settings: Settings) -> None:

@@ -127,6 +127,12 @@ def read_settings(config: dict[str, Any]) -> Settings:
         settings = Settings.model_validate(config)
     except ValidationError as error:
         raise UsageError("; ".join(map(_one_line, error.errors()))) from None
+    model = settings.model
+    if model.dim % model.heads:
+        raise UsageError(
+            f"config.model.heads={model.heads}: must divide config.model.dim={model.dim},"
+            " the values are split over the heads"
+        )
     for length in settings.eval.lengths:
         check_length(settings, length, "config.eval.lengths")
     return settings
@@ -140,7 +146,10 @@ def read_config(config: ConfigDict | None) -> Settings:
     """
     if config is None:
         raise UsageError("--config is missing: name a config file, such as configs/copy.py")
-    return read_settings(config.to_dict())
+    try:
+        return read_settings(config.to_dict())
+    except OSError as error:  # ml_collections raises what went wrong in loading at first use
+        raise UsageError(f"--config: {str(error).strip().splitlines()[-1].strip()}") from None
 
 
 def check_length(settings: Settings, length: int, where: str) -> None:
