@@ -40,7 +40,7 @@ def attend(
       ValueError: shapes do not fit, or the request is impossible; the message names what
         was given and what is possible.
     """
-    _check_values(form, values)
+    _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
     possible = _possible(form, mask, normalizer)
     chosen = possible[0] if implementation is None else implementation
@@ -74,7 +74,7 @@ def attend_with_weights(
     normalizer: str = "softmax",
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
     """`attend`, and the weights; there being weights to return, always dense."""
-    _check_values(form, values)
+    _check(form, values, mask)
     return dense.attend(form, values, mask, _find_normalizer(normalizer))
 
 
@@ -87,20 +87,24 @@ def _possible(form: Form, mask: Mask | None, normalizer: str) -> list[Implementa
     return ["dense"]
 
 
-def _check_values(form: Form, values: Array) -> None:
+def _check(form: Form, values: Array, mask: Mask | None) -> None:
     if values.ndim < 2 or not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(
             "values must be a floating array [..., keys, value_dim],"
             f" got {values.dtype} of shape {values.shape}"
         )
+    lead, num_keys = values.ndim - 2, values.shape[-2]
+    for leaf in jax.tree.leaves(form.logits if isinstance(form, KeyOnly) else form.keys):
+        if leaf.shape[: lead + 1] != values.shape[:-1]:
+            raise ValueError(f"keys of shape {leaf.shape} do not fit values of {values.shape}")
+    if mask is not None:
+        mask.check(_num_queries(form, lead), num_keys)
+
+
+def _num_queries(form: Form, lead: int) -> int:
     if isinstance(form, KeyOnly):
-        keys = form.logits.shape
-    elif isinstance(form, InnerProduct):
-        keys = form.keys.shape[:-1]
-    else:
-        return
-    if keys != values.shape[:-1]:
-        raise ValueError(f"scores over keys of shape {keys} do not fit values of {values.shape}")
+        return form.num_queries
+    return jax.tree.leaves(form.queries)[0].shape[lead]
 
 
 def _find_normalizer(name: str):

@@ -46,6 +46,13 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
+        if heads < 1:
+            raise ValueError(f"heads={heads}: must be at least 1")
+        if isinstance(score, nnx.Module):
+            raise ValueError(
+                f"score is an instance of {type(score).__name__}; pass the class, so that each"
+                " head can make its own"
+            )
         self.heads = heads
         self.normalizer = normalizer
         self.implementation = implementation
@@ -72,9 +79,9 @@ class Attention(nnx.Module):
 
         Args:
           queries: `[*batch, queries, query_dim]`, or `[queries, query_dim]` where all
-            batch elements ask the same. Queries and keys may be pytrees of arrays that
-            share their leading axes, for scores that take them apart.
-          keys: `[*batch, keys, key_dim]`.
+            batch elements ask the same.
+          keys: `[*batch, keys, key_dim]`. Queries and keys may also be pytrees of arrays
+            that all have the batch axes, for scores that take them apart.
           values: what is mixed; the keys themselves where not given.
           mask: which query may attend to which key.
         """
@@ -98,6 +105,7 @@ class Attention(nnx.Module):
     def _form_and_values(
         self, queries: PyTree, keys: PyTree, values: Array | None
     ) -> tuple[Form, Array]:
+        queries, keys = jax.tree.map(jnp.asarray, (queries, keys))
         if values is None:
             values = _as_values(keys)
         if values.ndim < 2 or values.shape[-1] % self.heads:

@@ -15,7 +15,9 @@ from jaxtyping import Array, Bool, Int
 
 from attention.forms import static
 
-Indices = Int[Array, " indices"]
+QueryIndex = Int[Array, " n"]
+KeyIndex = Int[Array, " m"]
+Allowed = Bool[Array, "*lead #n #m"]
 
 
 class Mask:
@@ -28,22 +30,26 @@ class Mask:
 
     keys_only: ClassVar[bool] = False
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         """May these queries attend to these keys? The last axes may be of size one."""
         raise NotImplementedError
 
-    def evaluate(
-        self, query_index: Indices, key_index: Indices, lead: int
-    ) -> Bool[Array, "*lead n m"]:
+    def evaluate(self, query_index: QueryIndex, key_index: KeyIndex, lead: int) -> Allowed:
         """`__call__`, with singleton axes inserted so that there are `lead` leading axes."""
         allowed = self(query_index, key_index)
-        own = allowed.ndim - 2
-        if own > lead:
+        if allowed.ndim - 2 > lead:
             raise ValueError(
-                f"a mask with {own} leading axes cannot be used on scores with {lead};"
+                f"a mask with {allowed.ndim - 2} leading axes cannot be used on scores with {lead};"
                 f" the mask has shape {allowed.shape}"
             )
-        return jnp.expand_dims(allowed, tuple(range(own, lead)))
+        return _aligned(allowed, lead)
+
+    def check(self, num_queries: int, num_keys: int) -> None:
+        """Refuses scores that this mask was not made for.
+
+        Raises:
+          ValueError: naming both shapes.
+        """
 
     def __and__(self, other: "Mask") -> "Mask":
         return Both(self, other)
@@ -61,12 +67,14 @@ class Both(Mask):
     def keys_only(self) -> bool:  # type: ignore[override]
         return self.left.keys_only and self.right.keys_only
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         left, right = self.left(query_index, key_index), self.right(query_index, key_index)
         lead = max(left.ndim, right.ndim) - 2
-        return self.left.evaluate(query_index, key_index, lead) & self.right.evaluate(
-            query_index, key_index, lead
-        )
+        return _aligned(left, lead) & _aligned(right, lead)
+
+    def check(self, num_queries: int, num_keys: int) -> None:
+        self.left.check(num_queries, num_keys)
+        self.right.check(num_queries, num_keys)
 
 
 @register_dataclass
@@ -76,7 +84,7 @@ class Causal(Mask):
 
     offset: int = static(default=0)
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "n m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         return key_index[None, :] <= query_index[:, None] + self.offset
 
 
@@ -87,7 +95,7 @@ class Window(Mask):
 
     width: int = static()
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "n m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         return jnp.abs(key_index[None, :] - query_index[:, None]) <= self.width
 
 
@@ -100,7 +108,7 @@ class Lengths(Mask):
 
     keys_only: ClassVar[bool] = True
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead 1 m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         lengths = self.lengths[..., None, None]
         return key_index.reshape((1,) * (lengths.ndim - 1) + (-1,)) < lengths
 
@@ -112,8 +120,15 @@ class Dense(Mask):
 
     allowed: Bool[Array, "*lead queries keys"]
 
-    def __call__(self, query_index: Indices, key_index: Indices) -> Bool[Array, "*lead n m"]:
+    def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         return self.allowed[..., query_index[:, None], key_index[None, :]]
+
+    def check(self, num_queries: int, num_keys: int) -> None:
+        if self.allowed.shape[-2:] != (num_queries, num_keys):
+            raise ValueError(
+                f"a dense mask of shape {self.allowed.shape} does not fit"
+                f" {num_queries} queries and {num_keys} keys"
+            )
 
 
 def causal(*, offset: int = 0) -> Mask:
@@ -145,3 +160,8 @@ def dense(allowed: Bool[Array, "*lead queries keys"]) -> Mask:
             f" got {allowed.dtype} of shape {allowed.shape}"
         )
     return Dense(allowed)
+
+
+def _aligned(allowed: Array, lead: int) -> Array:
+    own = allowed.ndim - 2
+    return jnp.expand_dims(allowed, tuple(range(own, lead)))

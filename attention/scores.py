@@ -180,7 +180,7 @@ def find_score(name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     try:
         score = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"score {name!r} cannot be imported: {error}") from error
     if not callable(score):
         raise ValueError(f"score {name!r} is a {type(score).__name__}, not a class or function")
@@ -202,6 +202,9 @@ def score_options(score: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _unit(vectors: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
+    # The largest entry as the unit of length: squares neither overflow nor vanish. It cancels.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
+    vectors = vectors / jnp.where(largest == 0, 1.0, largest)
     squares = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
     # The inner `where` keeps the root away from zero, where its derivative is infinite.
     is_zero = squares == 0

@@ -13,6 +13,7 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config.model.decoder = "gru"
     config.model.embedding_std = 0.25
     config.optimizer.learning_rate = 3e-3
+    config.train.batch_size = 64
     config.train.steps = 1000
     config.eval.lengths = tuple(range(1, 17))
     return config

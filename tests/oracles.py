@@ -19,18 +19,30 @@ from attention import SCORES, Additive, InnerProduct, KeyOnly, Pairwise, Score, 
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 5, 7
 QUERY_DIM, KEY_DIM, HIDDEN, VALUE_DIM = 11, 13, 17, 19
 
+# Tests compile far more than they compute.
+jit = functools.partial(
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
+)
+
 
 def normal(seed, *shape, scale=1.0):
     return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-def randomized(tree, seed=0, lead=(), scale=0.4):
-    """Every leaf drawn anew, behind `lead` axes: no parameter is left at zero or one."""
-    leaves, structure = jax.tree.flatten(tree)
-    draws = [
-        normal([seed, i], *lead, *jnp.shape(leaf), scale=scale) for i, leaf in enumerate(leaves)
-    ]
+def randomized(make, seed=0, lead=(), scale=0.4):
+    """What `make` makes, every parameter random, behind `lead` axes: none is zero or one."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(make))
+    draws = [normal([seed, i], *lead, *leaf.shape, scale=scale) for i, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, draws)
+
+
+def arrays_in(tree):
+    """The leaves, as NumPy arrays: to look at one costs no compilation."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def assert_close(actual, expected, tolerance=2e-5):
@@ -102,7 +114,7 @@ def make_score(name):
     if not isinstance(score, type):
         return score
     options = {"hidden": HIDDEN} if name == "mlp" else {}
-    return randomized(score(*dims(name), rngs=nnx.Rngs(0), **options))
+    return randomized(lambda: score(*dims(name), rngs=nnx.Rngs(0), **options))
 
 
 def dot(a, b):
@@ -175,7 +187,7 @@ def make_form(kind, lead=(), *, scale=0.4):
             normal(2, *lead, KEYS, HIDDEN),
             draw(3, *lead, HIDDEN),
         )
-    score = randomized(Distance(QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)), lead=lead)
+    score = randomized(lambda: Distance(QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)), lead=lead)
     return Pairwise(score, normal(1, *lead, QUERIES, QUERY_DIM), normal(2, *lead, KEYS, KEY_DIM))
 
 
@@ -231,7 +243,7 @@ def make_mask(name, lead=()):
     rng = np.random.default_rng(5)
     i, j = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
     limits = rng.integers(1, KEYS, lead)
-    batch_limits = np.array([4, 0])[: lead[0]] if lead else np.array(4)
+    batch_limits = np.array([4, 0]) if lead else np.array(4)
     table = rng.random((*lead, QUERIES, KEYS)) < 0.6
     table[..., 2, :] = False  # a query with no key
     batch_axes = batch_limits.shape + (1,) * (len(lead) - batch_limits.ndim)
@@ -282,11 +294,11 @@ def plain_attend(scores, values, allowed=True):
 
 
 def influence(attend, *args):
-    """`[queries, keys]` for each of `args`: may it change this query's context, here?
+    """The context of each query, and how each of `args` moves it here: `[queries, keys]`.
 
-    The greatest partial derivative of the context of a query by an array's entries for
-    a key, of `attend(*args) -> [queries, value_dim]`.
+    That is the greatest partial derivative of a random functional of the query's context
+    by an array's entries for a key, of `attend(*args) -> [queries, value_dim]`.
     """
     context, pullback = jax.vjp(attend, *args)
     one_query = jnp.eye(QUERIES)[:, :, None] * normal(8, *context.shape)[None]
-    return tuple(jnp.max(jnp.abs(g), axis=-1) for g in jax.vmap(pullback)(one_query))
+    return context, tuple(jnp.max(jnp.abs(g), axis=-1) for g in jax.vmap(pullback)(one_query))

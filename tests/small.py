@@ -1,0 +1,74 @@
+"""Experiments that are small enough for a test."""
+
+import io
+import shutil
+from contextlib import contextmanager
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+from rich.console import Console
+
+from attention.training.loop import train
+from attention.training.settings import default_config, read_settings
+
+SMALL = {
+    "model.dim": 6,
+    "model.heads": 2,
+    "task.max_length": 4,
+    "train.steps": 13,
+    "train.batch_size": 7,
+    "train.log_every_steps": 5,
+    "train.eval_every_steps": 6,
+    "train.checkpoint_every_steps": 4,
+    "train.keep_checkpoints": 2,
+    "eval.sequences": 11,
+    "eval.batch_size": 4,
+}
+
+
+def small_config(changes=(), *, score="mlp", task="copy"):
+    """A config with these fields changed, given by dotted path."""
+    config = default_config(score, task=task)
+    sizes = {"task.symbols": 3} if task == "copy" else {}
+    sizes |= {"score.options.hidden": 5} if score == "mlp" else {}
+    config.update_from_flattened_dict(SMALL | sizes | dict(changes))
+    return config
+
+
+def small(changes=(), *, score="mlp", task="copy"):
+    """Its settings."""
+    return read_settings(small_config(changes, score=score, task=task).to_dict())
+
+
+def train_quietly(settings, workdir):
+    """The exit status, and what was shown."""
+    shown = io.StringIO()
+    return train(settings, workdir, Console(file=shown, width=200)), shown.getvalue()
+
+
+def copy_of(run, tmp_path):
+    """A copy of a run, to spoil."""
+    return shutil.copytree(run, tmp_path / run.name)
+
+
+def files(path):
+    """Every file below a path, with its content."""
+    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@contextmanager
+def compiled_once(directory):
+    """Compiles equal programs once, though every run makes its own functions."""
+    names = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    usual = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # whether there is a cache is asked once, at the first use
+    yield
+    for name, value in usual.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

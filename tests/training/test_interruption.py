@@ -1,0 +1,28 @@
+import signal
+
+import pytest
+
+from attention.training.interruption import noticed_interruptions
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_the_first_signal_is_noted(name):
+    with noticed_interruptions() as interruption:
+        assert not interruption.signal
+        signal.raise_signal(signal.Signals[name])
+        assert interruption.signal == signal.Signals[name]
+        assert interruption.name == name
+
+
+def test_a_second_ctrl_c_acts_at_once():
+    with noticed_interruptions():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_usual_handlers_come_back_after_an_error():
+    usual = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt), noticed_interruptions():
+        raise KeyboardInterrupt
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == usual

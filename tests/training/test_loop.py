@@ -1,0 +1,262 @@
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+from small import copy_of, files, small, train_quietly
+
+from attention.training import checkpoints, loop
+from attention.training.experiment import build
+from attention.training.loop import TrainingError, next_stop
+from attention.training.run import default_path
+from attention.training.settings import TrainSettings
+from attention.training.state import abstract_state
+
+
+def final_state(path, settings):
+    return checkpoints.restore(path / "checkpoints", abstract_state(build(settings, None)))
+
+
+def metrics(path, kind):
+    """The lines of one kind in `metrics.jsonl`."""
+    lines = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["kind"] == kind]
+
+
+def assert_same_run(path, other, settings):
+    """Bit-identical parameters and moments, the same log, and the same evaluation."""
+    jax.tree.map(
+        np.testing.assert_array_equal, final_state(path, settings), final_state(other, settings)
+    )
+    for name in ("metrics.jsonl", "eval.json", "attention.png"):
+        assert (path / name).read_bytes() == (other / name).read_bytes()
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Does something when the run has come to a step."""
+
+    def do(step, action):
+        original = loop.Display.update
+
+        def update(self, now, values):
+            original(self, now, values)
+            if now == step:
+                action()
+
+        monkeypatch.setattr(loop.Display, "update", update)
+
+    return do
+
+
+def fail():
+    raise RuntimeError("killed")
+
+
+# Its rhythm
+
+
+@pytest.mark.parametrize(
+    ("step", "stop"),
+    [(0, 4), (4, 5), (5, 6), (6, 8), (8, 10), (10, 12), (12, 13)],
+)
+def test_updates_pause_to_log_every_5_evaluate_every_6_save_every_4_and_end(step, stop):
+    settings = TrainSettings(
+        steps=13, log_every_steps=5, eval_every_steps=6, checkpoint_every_steps=4
+    )
+    assert next_stop(step, settings) == stop
+
+
+def test_a_run_logs_evaluates_and_saves_in_its_rhythm_and_at_the_end(finished):
+    assert [line["step"] for line in metrics(finished, "train")] == [4, 5, 6, 8, 10, 12, 13]
+    assert [line["step"] for line in metrics(finished, "validation")] == [6, 12, 13]
+    assert [line["step"] for line in metrics(finished, "test")] == [13]
+    assert checkpoints.steps(finished / "checkpoints") == [12, 13]
+
+
+def test_the_final_step_of_a_run_is_saved(finished, settings):
+    assert int(final_state(finished, settings).step) == settings.train.steps
+
+
+def test_the_learning_rate_in_the_log_is_that_of_the_update(finished, settings):
+    line = metrics(finished, "train")[-1]
+    half_cosine = (1 + np.cos(np.pi * (12 - 1) / (13 - 1))) / 2  # one step of warm-up
+    assert line["learning_rate"] == pytest.approx(5e-3 * half_cosine, rel=1e-4)
+
+
+def test_other_rhythms_lead_to_the_same_parameters(finished, settings, tmp_path):
+    rhythm = {"log_every_steps": 13, "eval_every_steps": 13, "checkpoint_every_steps": 13}
+    other = settings.model_copy(update={"train": settings.train.model_copy(update=rhythm)})
+    train_quietly(other, tmp_path / "other")
+    assert checkpoints.steps(tmp_path / "other" / "checkpoints") == [13]
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        final_state(tmp_path / "other", settings),
+        final_state(finished, settings),
+    )
+    assert (tmp_path / "other" / "eval.json").read_bytes() == (finished / "eval.json").read_bytes()
+
+
+# Its end
+
+
+def test_a_finished_run_holds_everything_that_is_promised(finished):
+    names = {path.name for path in finished.iterdir()} - {".lock"}
+    assert names == {
+        "config.json",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+        "attention.png",
+        "eval.json",
+        "result.json",
+    }
+
+
+def test_the_result_is_the_final_evaluation(finished):
+    result = json.loads((finished / "result.json").read_text())
+    evaluation = json.loads((finished / "eval.json").read_text())
+    assert (result["step"], result["stopped_early"]) == (13, False)
+    assert evaluation == {"step": 13, **result["test"]}
+    assert set(evaluation["by_length"]) == {"1", "4"}
+    assert metrics(finished, "test")[0].items() >= evaluation["all"].items()
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, settings):
+    before = files(finished)
+    status, shown = train_quietly(settings, finished)
+    assert status == 0
+    assert "finished already, nothing to do" in shown
+    assert files(finished) == before
+
+
+def test_training_shows_progress_results_and_the_next_commands(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, shown = train_quietly(settings, None)
+    path = default_path(settings)
+    assert status == 0
+    assert (path / "result.json").exists()
+    for line in (
+        "score mlp, seed 0, 13 steps of batch 7 on cpu",
+        "step 5/13  loss ",
+        "step 12: validation  tokens ",
+        f"{path}, step 13, test",
+        f"python eval.py --workdir {path}",
+        "tensorboard --logdir runs",
+    ):
+        assert line in shown
+
+
+def test_training_stops_early_at_the_target(settings, tmp_path):
+    """One symbol and one length: nothing is easier than to reach it."""
+    easy = {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
+    settings = small(
+        easy
+        | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
+        | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
+    )
+    status, shown = train_quietly(settings, tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    validation = metrics(tmp_path / "run", "validation")
+    assert status == 0
+    assert result["stopped_early"]
+    assert "target reached early" in shown
+    assert result["step"] == validation[-1]["step"] < 100
+    assert [line["exact_match"] == 1.0 for line in validation].index(True) == len(validation) - 1
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [result["step"]]
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_keeps_what_was_saved(tmp_path):
+    settings = small(
+        {"optimizer.name": "sgd", "optimizer.learning_rate": 1e38, "optimizer.clip_norm": 1e38}
+        | {"optimizer.warmup_fraction": 0.3, "train.log_every_steps": 1}
+        | {"train.checkpoint_every_steps": 1}
+    )
+    with pytest.raises(TrainingError, match=r"^the loss is nan at step (\d+); .*step (\d+)$") as e:
+        train_quietly(settings, tmp_path / "run")
+    step = int(str(e.value).rpartition(" ")[2])
+    state = final_state(tmp_path / "run", settings)
+    assert step == int(state.step) > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.parameters))
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert [line["step"] for line in metrics(tmp_path / "run", "train")][-1] == step
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_saves_and_resumed_ends_as_if_it_had_not_been(
+    finished, settings, tmp_path, at_step, number, status
+):
+    at_step(5, lambda: signal.raise_signal(number))
+    found, shown = train_quietly(settings, tmp_path / "run")
+    assert found == status
+    assert f"{signal.Signals(number).name} at step 5: saved in " in shown
+    assert "run the same command again to go on" in shown
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [4, 5]
+    assert not (tmp_path / "run" / "result.json").exists()
+
+    found, shown = train_quietly(settings, tmp_path / "run")
+    assert found == 0
+    assert "going on from step 5" in shown
+    assert_same_run(tmp_path / "run", finished, settings)
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, settings, tmp_path, at_step):
+    at_step(10, fail)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_quietly(settings, tmp_path / "run")
+    assert metrics(tmp_path / "run", "train")[-1]["step"] == 10
+
+    _, shown = train_quietly(settings, tmp_path / "run")
+    assert "going on from step 8" in shown
+    assert_same_run(tmp_path / "run", finished, settings)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    finished, settings, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_save", lambda *_: fail())
+        with pytest.raises(RuntimeError, match="killed"):
+            train_quietly(settings, tmp_path / "run")
+    _, shown = train_quietly(settings, tmp_path / "run")
+    assert "going on" not in shown
+    assert_same_run(tmp_path / "run", finished, settings)
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_result_finishes(
+    finished, settings, tmp_path
+):
+    run = copy_of(finished, tmp_path)
+    for name in ("result.json", "eval.json", "attention.png"):
+        (run / name).unlink()
+    _, shown = train_quietly(settings, run)
+    assert "going on from step 13" in shown
+    assert json.loads((run / "result.json").read_text())["step"] == 13
+    for name in ("eval.json", "attention.png"):
+        assert (run / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_run_that_stopped_early_and_was_killed_before_its_result_is_finished_not_trained_on(
+    tmp_path, monkeypatch
+):
+    """The same command again must end at the same step as the run that was not killed."""
+    settings = small(
+        {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
+        | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
+        | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
+    )
+    train_quietly(settings, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_finish", lambda *_: fail())
+        with pytest.raises(RuntimeError, match="killed"):
+            train_quietly(settings, tmp_path / "killed")
+    train_quietly(settings, tmp_path / "killed")
+    whole, killed = (
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")
+    )
+    assert killed["step"] == whole["step"] < 100
+    assert killed["stopped_early"]
