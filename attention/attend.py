@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from attention.algorithms import dense, inner_product, key_only
 from attention.forms import Form, InnerProduct, KeyOnly
 from attention.masks import Mask
-from attention.normalizers import NORMALIZERS
+from attention.normalizers import NORMALIZERS, Normalizer
 
 Implementation = Literal["dense", "key_only", "inner_product"]
 
@@ -51,19 +51,25 @@ def attend(
             f" possible here: {', '.join(possible)}"
         )
     if chosen == "key_only":
+        assert isinstance(form, KeyOnly)
         return key_only.attend(form, values, mask, normalize)
-    if chosen == "inner_product" and implementation is None:
-        # On a CPU the kernel is the dense algorithm too, with transpositions on top.
-        return jax.lax.platform_dependent(
-            form,
-            values,
-            mask,
-            cpu=lambda *args: dense.attend(*args, normalize)[0],
-            default=inner_product.attend,
-        )
     if chosen == "inner_product":
+        assert isinstance(form, InnerProduct)
+        if implementation is None:
+            return _inner_product_by_platform(form, values, mask, normalize)
         return inner_product.attend(form, values, mask)
     return dense.attend(form, values, mask, normalize)[0]
+
+
+def _inner_product_by_platform(
+    form: InnerProduct, values: Array, mask: Mask | None, normalize: Normalizer
+) -> Array:
+    """On a CPU the kernel is the dense algorithm too, with transpositions on top."""
+
+    def on_cpu(form: InnerProduct, values: Array, mask: Mask | None) -> Array:
+        return dense.attend(form, values, mask, normalize)[0]
+
+    return jax.lax.platform_dependent(form, values, mask, cpu=on_cpu, default=inner_product.attend)
 
 
 def attend_with_weights(
@@ -107,7 +113,7 @@ def _num_queries(form: Form, lead: int) -> int:
     return jax.tree.leaves(form.queries)[0].shape[lead]
 
 
-def _find_normalizer(name: str):
+def _find_normalizer(name: str) -> Normalizer:
     if name not in NORMALIZERS:
         raise ValueError(f"normalizer={name!r} is unknown; choose {', '.join(NORMALIZERS)}")
     return NORMALIZERS[name]

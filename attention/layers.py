@@ -86,8 +86,14 @@ class Attention(nnx.Module):
           mask: which query may attend to which key.
         """
         form, values = self._form_and_values(queries, keys, values)
-        options = {"normalizer": self.normalizer, "implementation": self.implementation}
-        return _join_heads(attend(form, values, mask=mask, **options))
+        context = attend(
+            form,
+            values,
+            mask=mask,
+            normalizer=self.normalizer,
+            implementation=self.implementation,
+        )
+        return _join_heads(context)
 
     def with_weights(
         self,

@@ -9,6 +9,6 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="text")
     config.name = "text"
     config.task.path = ""  # the founding documents of the United States, shipped here
-    config.train.steps = 800
+    config.train.steps = 900
     config.train.batch_size = 32
     return config

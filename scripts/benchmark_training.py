@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from attention.tasks.batch import END, PAD, RESERVED
 from attention.training.experiment import build
-from attention.training.settings import Settings, default_config, read_settings
+from attention.training.settings import (
+    CopySettings,
+    Settings,
+    default_config,
+    read_settings,
+)
 from attention.training.state import initial_state, make_train
 
 Updates = Callable[[int], None]
@@ -95,6 +100,7 @@ def torch_updates(settings: Settings, *, compiled: bool) -> Updates:
 
 def torch_batch(settings: Settings) -> tuple[Tensor, Tensor]:
     """Tokens and their number, `END` included."""
+    assert isinstance(settings.task, CopySettings)
     size, longest = settings.train.batch_size, settings.task.max_length
     length = torch.randint(1, longest + 1, (size,))
     steps = torch.arange(longest + 1)[None]
@@ -108,6 +114,7 @@ class TorchCopy(nn.Module):
 
     def __init__(self, settings: Settings):
         super().__init__()
+        assert isinstance(settings.task, CopySettings)
         self.score = settings.score.name
         time, dim = settings.task.max_length + 1, settings.model.dim
         vocabulary = settings.task.symbols + RESERVED

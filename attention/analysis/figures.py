@@ -59,7 +59,9 @@ def save_png(pixels: Pixels, path: object) -> None:
 
 def _map(weights: np.ndarray, gold: np.ndarray, label: str) -> np.ndarray:
     queries, keys = weights.shape
-    cells = Image.fromarray(_colour(weights)).resize((keys * CELL, queries * CELL), Image.NEAREST)
+    cells = Image.fromarray(_colour(weights)).resize(
+        (keys * CELL, queries * CELL), Image.Resampling.NEAREST
+    )
     width = max(keys * CELL, 56)
     canvas = Image.new("RGB", (width + GAP, queries * CELL + LABEL + GAP), "white")
     draw = ImageDraw.Draw(canvas)

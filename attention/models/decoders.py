@@ -170,11 +170,18 @@ class PooledDecoder(nnx.Module):
 
     def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
         del target  # positions are independent
+        return self._logits(memory, length)
+
+    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, None]:
+        return jnp.argmax(self._logits(memory, length), axis=-1), None
+
+    def _logits(self, memory: Memory, length: Int[Array, " batch"]) -> Logits:
         context = self.attention(self.query[...], memory, mask=masks.lengths(length))
         return self.output(context[:, 0]).reshape(memory.shape[0], self.time, -1)
 
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, None]:
-        return jnp.argmax(self.logits(memory, length, None), axis=-1), None
 
-
-DECODERS = {"parallel": ParallelDecoder, "gru": GRUDecoder, "pooled": PooledDecoder}
+DECODERS: dict[str, Callable[..., Decoder]] = {
+    "parallel": ParallelDecoder,
+    "gru": GRUDecoder,
+    "pooled": PooledDecoder,
+}

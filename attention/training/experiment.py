@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import optax
 from flax import nnx
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
@@ -17,7 +16,7 @@ from attention.tasks.copy import Copy
 from attention.tasks.text import SHIPPED_TEXT, Text, read_text
 from attention.training.settings import OptimizerSettings, Settings, TextSettings, UsageError
 
-Parameters = dict[str, Any]
+Parameters = PyTree
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from attention.analysis.figures import save_png
@@ -129,7 +130,7 @@ def _record(
         kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
         raise TrainingError(f"the loss is {values['loss']} at step {step}; {kept}")
     rate = schedule(experiment.settings.optimizer, experiment.settings.train.steps)
-    log.scalars(step, "train", {**values, "learning_rate": float(rate(step - 1))})
+    log.scalars(step, "train", {**values, "learning_rate": float(jnp.asarray(rate(step - 1)))})
     display.update(step, values)
 
 

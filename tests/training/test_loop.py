@@ -13,6 +13,20 @@ from attention.training.run import default_path
 from attention.training.settings import TrainSettings
 from attention.training.state import abstract_state
 
+# One symbol and one length: nothing is easier to learn.
+EASY = small(
+    {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
+    | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
+    | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
+)
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory):
+    """The directory of a run that reached its target, its exit status and what it showed."""
+    path = tmp_path_factory.mktemp("runs") / "easy"
+    return path, train_quietly(EASY, path)
+
 
 def final_state(path, settings):
     return checkpoints.restore(path / "checkpoints", abstract_state(build(settings, None)))
@@ -35,14 +49,14 @@ def assert_same_run(path, other, settings):
 
 @pytest.fixture
 def at_step(monkeypatch):
-    """Does something when the run has come to a step."""
+    """Does something when the run comes to a step for the first time."""
+    original, done = loop.Display.update, []
 
     def do(step, action):
-        original = loop.Display.update
-
         def update(self, now, values):
             original(self, now, values)
-            if now == step:
+            if now == step and not done:
+                done.append(step)
                 action()
 
         monkeypatch.setattr(loop.Display, "update", update)
@@ -148,23 +162,16 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         assert line in shown
 
 
-def test_training_stops_early_at_the_target(settings, tmp_path):
-    """One symbol and one length: nothing is easier than to reach it."""
-    easy = {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
-    settings = small(
-        easy
-        | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
-        | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
-    )
-    status, shown = train_quietly(settings, tmp_path / "run")
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    validation = metrics(tmp_path / "run", "validation")
+def test_training_stops_early_at_the_target(stopped_early):
+    path, (status, shown) = stopped_early
+    result = json.loads((path / "result.json").read_text())
+    validation = metrics(path, "validation")
     assert status == 0
     assert result["stopped_early"]
     assert "target reached early" in shown
-    assert result["step"] == validation[-1]["step"] < 100
+    assert result["step"] == validation[-1]["step"] < EASY.train.steps
     assert [line["exact_match"] == 1.0 for line in validation].index(True) == len(validation) - 1
-    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [result["step"]]
+    assert checkpoints.steps(path / "checkpoints") == [result["step"]]
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_what_was_saved(tmp_path):
@@ -240,23 +247,12 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_result_finishes(
         assert (run / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_a_run_that_stopped_early_and_was_killed_before_its_result_is_finished_not_trained_on(
-    tmp_path, monkeypatch
+def test_a_run_killed_after_its_target_and_before_its_result_is_not_trained_on(
+    stopped_early, tmp_path
 ):
-    """The same command again must end at the same step as the run that was not killed."""
-    settings = small(
-        {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
-        | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
-        | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
-    )
-    train_quietly(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_finish", lambda *_: fail())
-        with pytest.raises(RuntimeError, match="killed"):
-            train_quietly(settings, tmp_path / "killed")
-    train_quietly(settings, tmp_path / "killed")
-    whole, killed = (
-        json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "killed")
-    )
-    assert killed["step"] == whole["step"] < 100
-    assert killed["stopped_early"]
+    run = copy_of(stopped_early[0], tmp_path)
+    whole = json.loads((run / "result.json").read_text())
+    (run / "result.json").unlink()
+    train_quietly(EASY, run)
+    killed = json.loads((run / "result.json").read_text())
+    assert {**killed, "seconds": whole["seconds"]} == whole

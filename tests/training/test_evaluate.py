@@ -1,0 +1,132 @@
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import randomized
+from small import small
+
+from attention.analysis.figures import CELL
+from attention.training.evaluate import Evaluator
+from attention.training.experiment import build
+from attention.training.state import abstract_state
+from attention.training.streams import Stream, stream_key
+
+NULL = {
+    "sequences": 0,
+    "token_accuracy": None,
+    "exact_match": None,
+    "alignment_accuracy": None,
+    "alignment_accuracy_by_head": [None, None],
+}
+
+
+def make(changes=(), source=None, seed=0, **kinds):
+    """An experiment, and parameters that no training has seen."""
+    experiment = build(small(changes, **kinds), source)
+    return experiment, randomized(abstract_state(experiment).parameters, seed, scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def parallel():
+    return make({"eval.sequences": 29, "eval.batch_size": 8})
+
+
+@pytest.fixture(scope="module")
+def text():
+    """Ten lines of one byte: one to validate, one to test."""
+    return make(source=b"\n".join(b"%d" % n for n in range(10)), task="text")
+
+
+def shares_one_by_one(experiment, parameters, batch):
+    """The metrics, counted as they are defined."""
+    output = experiment.model(parameters).reconstruct(batch.source, batch.source_length)
+    exact, right, aligned = [], [], []
+    for n in range(len(batch.source)):
+        counted = range(int(batch.target_length[n]))
+        right_here = [int(output.tokens[n, t] == batch.target[n, t]) for t in counted]
+        exact.append(all(right_here))
+        right += right_here
+        heads = np.asarray(output.weights[n])
+        maps = [heads.mean(axis=0), *heads]
+        aligned += [[int(m[t].argmax() == batch.alignment[n, t]) for m in maps] for t in counted]
+    aligned = np.mean(aligned, axis=0)
+    return {
+        "sequences": len(exact),
+        "token_accuracy": np.mean(right),
+        "exact_match": np.mean(exact),
+        "alignment_accuracy": aligned[0],
+        "alignment_accuracy_by_head": aligned[1:].tolist(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "stream"), [("validation", Stream.VALIDATION), ("test", Stream.TEST)]
+)
+@pytest.mark.parametrize("length", [None, 1, 4])
+def test_the_report_equals_counting_one_by_one(parallel, split, stream, length):
+    experiment, parameters = parallel
+    report = Evaluator(experiment).report(parameters, split, [length] if length else [])
+    found = report["by_length"][str(length)] if length else report["all"]
+    key = stream_key(experiment.settings.seed, stream)
+    batch = experiment.task.held_out(split, key, 29, length)
+    expected = shares_one_by_one(experiment, parameters, batch)
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+    assert 0 < found["token_accuracy"] < 1
+    assert 0 < found["alignment_accuracy"] < 1
+
+
+def test_the_report_does_not_depend_on_the_batch_size(parallel):
+    experiment, parameters = parallel
+    whole = build(small({"eval.sequences": 29, "eval.batch_size": 29}), None)
+    expected = Evaluator(experiment).report(parameters, "test", [2])
+    assert Evaluator(whole).report(parameters, "test", [2]) == expected
+
+
+def test_validation_and_test_are_other_sequences(parallel):
+    experiment, parameters = parallel
+    evaluator = Evaluator(experiment)
+    assert evaluator.report(parameters, "validation") != evaluator.report(parameters, "test")
+
+
+def test_a_model_with_one_context_has_no_alignment():
+    experiment, parameters = make({"model.decoder": "pooled"})
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(parameters, "test")["all"]
+    assert found["sequences"] == 11
+    assert found["token_accuracy"] is not None
+    assert found["alignment_accuracy"] is None
+    assert found["alignment_accuracy_by_head"] is None
+    assert evaluator.attention_maps(parameters) is None
+
+
+def test_a_length_that_no_held_out_line_has_is_null(text):
+    experiment, parameters = text
+    report = Evaluator(experiment).report(parameters, "test", [1, 3])
+    assert report["by_length"]["3"] == NULL
+    assert report["by_length"]["1"] == report["all"] != NULL
+
+
+def test_evaluation_does_not_see_the_target():
+    experiment, parameters = make({"model.decoder": "gru"})
+    batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 5)
+    other = dataclasses.replace(batch, target=jnp.full_like(batch.target, 3))
+    reconstruct = Evaluator(experiment).reconstruct
+    np.testing.assert_array_equal(
+        reconstruct(parameters, other).tokens, reconstruct(parameters, batch).tokens
+    )
+
+
+def test_there_is_a_map_an_example_and_head(parallel):
+    experiment, parameters = parallel
+    evaluator = Evaluator(experiment)
+    one, three = (evaluator.attention_maps(parameters, examples=n) for n in (1, 3))
+    assert one.shape[1] > 2 * CELL
+    assert three.shape[0] > 2 * one.shape[0]
+
+
+def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
+    experiment, parameters = text
+    evaluator = Evaluator(experiment)
+    one, three = (evaluator.attention_maps(parameters, examples=n) for n in (1, 3))
+    np.testing.assert_array_equal(three, one)
