@@ -5,7 +5,7 @@ Each has two ways to run. `logits` is for training and may see the target
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ Tokens = Int[Array, "batch time"]
 Weights = Float[Array, "batch heads time time"]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What a `Reconstructor` asks of its decoder."""
 

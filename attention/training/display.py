@@ -25,10 +25,11 @@ class Display:
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.completed}/{task.total}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
                 console=console,
+                refresh_per_second=4,
             )
             self._task = self._bar.add_task("", total=steps, completed=step, text="compiling")
 
@@ -51,11 +52,13 @@ class Display:
             self._bar.update(self._task, completed=step, text=text)
         else:
             left = (self._steps - step) / rate
-            self._console.print(f"step {step}/{self._steps}  {text}  {left:.0f} s left")
+            self._console.print(
+                f"step {step}/{self._steps}  {text}  {left:.0f} s left", soft_wrap=True
+            )
 
     def note(self, text: str) -> None:
         """A line above the progress."""
-        (self._bar.console if self._bar else self._console).print(text)
+        (self._bar.console if self._bar else self._console).print(text, soft_wrap=True)
 
     def restart_clock(self) -> None:
         """Keeps the time spent on evaluation out of the updates per second."""

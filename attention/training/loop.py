@@ -69,29 +69,32 @@ def _train_to_end(
 ) -> None:
     """Trains until the run is finished, or saves what there is if interrupted."""
     settings = experiment.settings.train
-    started = time.perf_counter()
     state = _restored_or_initial(experiment, run, console)
-    train_until, evaluator = make_train(experiment), Evaluator(experiment)
-    step, reached = int(state.step), False
+    step = int(state.step)
     with (
         Log(run.path, experiment.settings, step) as log,
         Display(console, settings.steps, step) as display,
     ):
+        session = _Session(experiment, run, log, display)
+        train_until = make_train(experiment)
+        # A run that was killed between its target and its result has met the target.
+        reached = step > 0 and _is_due(step, settings.eval_every_steps) and session.reached(state)
         while step < settings.steps and not reached and not interruption.signal:
             state, metrics = train_until(state, experiment.task, next_stop(step, settings))
             step = int(state.step)
-            _record(experiment, run, log, display, step, metrics)
-            if _is_due(step, settings.eval_every_steps, settings.steps):
-                report = _validate(evaluator, state, log, display)
-                reached = 0 < settings.stop_at_exact_match <= report["exact_match"]
-            if reached or _is_due(step, settings.checkpoint_every_steps, settings.steps):
-                _save(run, state, log, settings.keep_checkpoints)
+            is_last = step == settings.steps
+            session.record(step, metrics)
+            if is_last or _is_due(step, settings.eval_every_steps):
+                session.validate(state)
+                reached = session.reached(state)
+            if is_last or reached or _is_due(step, settings.checkpoint_every_steps):
+                session.save(state)
             display.restart_clock()
         if step < settings.steps and not reached:
-            _save(run, state, log, settings.keep_checkpoints)
+            session.save(state)
             display.note(f"{interruption.name} at step {step}: saved in {run.path}")
-            return
-        _finish(experiment, evaluator, run, state, log, reached, started)
+        else:
+            session.finish(state, stopped_early=step < settings.steps)
 
 
 def next_stop(step: int, settings: TrainSettings) -> int:
@@ -104,8 +107,8 @@ def next_stop(step: int, settings: TrainSettings) -> int:
     return min(settings.steps, *(step + every - step % every for every in rhythms))
 
 
-def _is_due(step: int, every: int, steps: int) -> bool:
-    return step % every == 0 or step == steps
+def _is_due(step: int, every: int) -> bool:
+    return step % every == 0
 
 
 def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> TrainState:
@@ -116,64 +119,67 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
     return state
 
 
-def _record(
-    experiment: Experiment,
-    run: Run,
-    log: Log,
-    display: Display,
-    step: int,
-    metrics: Metrics,
-) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
-    if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
-        saved = checkpoints.steps(run.checkpoints)
-        kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
-        raise TrainingError(f"the loss is {values['loss']} at step {step}; {kept}")
-    rate = schedule(experiment.settings.optimizer, experiment.settings.train.steps)
-    log.scalars(step, "train", {**values, "learning_rate": float(jnp.asarray(rate(step - 1)))})
-    display.update(step, values)
+class _Session:
+    """What happens between updates."""
 
+    def __init__(self, experiment: Experiment, run: Run, log: Log, display: Display):
+        self._settings = experiment.settings
+        self._run, self._log, self._display = run, log, display
+        self._evaluator = Evaluator(experiment)
+        self._learning_rate = schedule(experiment.settings.optimizer, self._settings.train.steps)
+        self._started = time.perf_counter()
+        self._validated: tuple[int, dict[str, Any]] = (-1, {})  # the newest step and its metrics
 
-def _validate(
-    evaluator: Evaluator, state: TrainState, log: Log, display: Display
-) -> dict[str, Any]:
-    step = int(state.step)
-    report = evaluator.report(state.parameters, "validation")["all"]
-    log.scalars(step, "validation", report)
-    pixels = evaluator.attention_maps(state.parameters)
-    if pixels is not None:
-        log.image(step, "attention", pixels)
-    display.note(f"step {step}: validation  {describe(report)}")
-    return report
+    def record(self, step: int, metrics: Metrics) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
+            saved = checkpoints.steps(self._run.checkpoints)
+            kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
+            raise TrainingError(
+                f"at step {step} the loss is {values['loss']} and the gradient norm"
+                f" {values['gradient_norm']}; {kept}"
+            )
+        rate = float(jnp.asarray(self._learning_rate(step - 1)))
+        self._log.scalars(step, "train", {**values, "learning_rate": rate})
+        self._display.update(step, values)
 
+    def validate(self, state: TrainState) -> None:
+        step, report = int(state.step), self._validation(state)
+        self._log.scalars(step, "validation", report)
+        pixels = self._evaluator.attention_maps(state.parameters)
+        if pixels is not None:
+            self._log.image(step, "attention", pixels)
+        self._display.note(f"step {step}: validation  {describe(report)}")
 
-def _save(run: Run, state: TrainState, log: Log, keep: int) -> None:
-    log.flush()  # no log may lag behind a checkpoint
-    checkpoints.save(run.checkpoints, state, keep)
+    def reached(self, state: TrainState) -> bool:
+        """Whether the target accuracy is met, if there is one."""
+        target = self._settings.train.stop_at_exact_match
+        return target > 0 and self._validation(state)["exact_match"] >= target
 
+    def save(self, state: TrainState) -> None:
+        self._log.flush()  # no log may lag behind a checkpoint
+        checkpoints.save(self._run.checkpoints, state, self._settings.train.keep_checkpoints)
 
-def _finish(
-    experiment: Experiment,
-    evaluator: Evaluator,
-    run: Run,
-    state: TrainState,
-    log: Log,
-    stopped_early: bool,
-    started: float,
-) -> None:
-    """Evaluates on the test stream; `result.json`, written last, says that the run is finished."""
-    step = int(state.step)
-    report = evaluator.report(state.parameters, "test", experiment.settings.eval.lengths)
-    log.scalars(step, "test", report["all"])
-    log.result(step, report["all"])
-    log.flush()
-    pixels = evaluator.attention_maps(state.parameters)
-    if pixels is not None:
-        save_png(pixels, run.path / "attention.png")
-    run.write("eval.json", {"step": step, **report})
-    seconds = round(time.perf_counter() - started, 2)
-    result = {"step": step, "stopped_early": stopped_early, "seconds": seconds, "test": report}
-    run.write("result.json", result)
+    def _validation(self, state: TrainState) -> dict[str, Any]:
+        if self._validated[0] != int(state.step):
+            report = self._evaluator.report(state.parameters, "validation")["all"]
+            self._validated = int(state.step), report
+        return self._validated[1]
+
+    def finish(self, state: TrainState, *, stopped_early: bool) -> None:
+        """Evaluates on the test stream; `result.json`, written last, says the run is finished."""
+        step, parameters = int(state.step), state.parameters
+        report = self._evaluator.report(parameters, "test", self._settings.eval.lengths)
+        self._log.scalars(step, "test", report["all"])
+        self._log.result(step, report["all"])
+        self._log.flush()
+        pixels = self._evaluator.attention_maps(parameters)
+        if pixels is not None:
+            save_png(pixels, self._run.path / "attention.png")
+        self._run.write("eval.json", {"step": step, **report})
+        seconds = round(time.perf_counter() - self._started, 2)
+        result = {"step": step, "stopped_early": stopped_early, "seconds": seconds, "test": report}
+        self._run.write("result.json", result)
 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
@@ -181,13 +187,15 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     console.print(
         f"{settings.name}: score {settings.score.name}, seed {settings.seed},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
-        f" {jax.devices()[0].platform}; run {run.path}"
+        f" {jax.devices()[0].platform}; run {run.path}",
+        soft_wrap=True,
     )
     if isinstance(task, Text):
         lines = (task.train.length, task.validation.length, task.test.length)
         console.print(
             "lines: {} to train, {} to validate, {} to test;".format(*map(len, lines)),
             f"{task.left_out} longer than config.task.max_length={task.max_length} bytes left out",
+            soft_wrap=True,
         )
 
 
@@ -200,4 +208,5 @@ def _show_result(run: Run, console: Console) -> None:
     console.print(
         f"next: python eval.py --workdir {run.path}\n      tensorboard --logdir {run.path.parent}",
         highlight=False,
+        soft_wrap=True,
     )

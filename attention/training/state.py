@@ -85,7 +85,7 @@ def make_train(
             gradient, state.optimizer, state.parameters
         )
         parameters = optax.apply_updates(state.parameters, updates)
-        metrics = {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, parameters, optimizer), metrics
 
     def train(state: TrainState, task: Copy | Text, until: Array) -> tuple[TrainState, Metrics]:
