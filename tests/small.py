@@ -5,6 +5,8 @@ import shutil
 from contextlib import contextmanager
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
@@ -54,6 +56,14 @@ def copy_of(run, tmp_path):
 def files(path):
     """Every file below a path, with its content."""
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+def random_like(tree, seed=0):
+    """Every leaf drawn anew: parameters without the cost of initialising them."""
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(seed)
+    draws = [jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype) for leaf in leaves]
+    return jax.tree.unflatten(structure, draws)
 
 
 @contextmanager

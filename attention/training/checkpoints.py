@@ -15,6 +15,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
+from jaxtyping import PyTree
 
 from attention.training.files import write_atomically
 from attention.training.settings import UsageError
@@ -30,7 +31,7 @@ def save(directory: Path, state: TrainState, keep: int) -> None:
     """
     path = directory.resolve() / str(int(state.step))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, state, force=True)  # replaces what a kill or damage left
+        checkpointer.save(path, vars(state), force=True)  # replaces what a kill or damage left
     write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
     for step in steps(directory)[:-keep]:
         shutil.rmtree(directory / str(step))
@@ -42,12 +43,12 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def restore(directory: Path, like: TrainState, step: int | None = None) -> TrainState:
+def restore(directory: Path, like: dict[str, PyTree], step: int | None = None) -> TrainState:
     """The state of a step, or of the newest step that is intact, with a warning if others were not.
 
     Args:
       directory: where the checkpoints are.
-      like: the shapes and dtypes to expect.
+      like: the fields of a state as shapes and dtypes to expect.
       step: None for the newest.
 
     Raises:
@@ -64,12 +65,12 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
         damage = _damage(path)
         if damage is None:
             with ocp.StandardCheckpointer() as checkpointer:
-                return checkpointer.restore(path, _on_first_device(like))
+                return TrainState(**checkpointer.restore(path, _on_first_device(like)))
         print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
     raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
 
 
-def _on_first_device(like: TrainState) -> TrainState:
+def _on_first_device(like: PyTree) -> PyTree:
     sharding = SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like

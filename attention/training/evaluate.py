@@ -1,13 +1,11 @@
 """Evaluation on held-out sequences: what the model produces on its own, and where it looks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.analysis.figures import Pixels, attention_maps
@@ -19,40 +17,7 @@ from attention.training.streams import Stream, stream_key
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class Counts:
-    """What is counted, so that accuracies are exact ratios whatever the batches.
-
-    Attributes:
-      sequences: how many, and `exact`: how many are right to the last token, `END` included.
-      tokens: how many target tokens, and `right`: how many the output has in their place.
-      aligned: target tokens whose largest weight lies on the gold source token; first for
-        the mean of the heads, then for each head. None for a model without alignment.
-    """
-
-    sequences: Int[Array, ""]
-    exact: Int[Array, ""]
-    tokens: Int[Array, ""]
-    right: Int[Array, ""]
-    aligned: Int[Array, " one_plus_heads"] | None
-
-    def metrics(self) -> dict[str, Any]:
-        """The ratios; null where there is nothing to count."""
-
-        def share(count: Any, total: Any) -> float | None:
-            return int(count) / int(total) if int(total) else None
-
-        aligned = None if self.aligned is None else [share(n, self.tokens) for n in self.aligned]
-        return {
-            "sequences": int(self.sequences),
-            "token_accuracy": share(self.right, self.tokens),
-            "exact_match": share(self.exact, self.sequences),
-            "alignment_accuracy": aligned and aligned[0],
-            "alignment_accuracy_by_head": aligned and aligned[1:],
-        }
+Counts = dict[str, Int[Array, "*each"]]
 
 
 class Evaluator:
@@ -95,11 +60,11 @@ class Evaluator:
         weights = self.reconstruct(parameters, batch).weights
         if weights is None:
             return None
-        return attention_maps(np.asarray(weights), batch.alignment, batch.target_length)
+        return attention_maps(*map(np.asarray, (weights, batch.alignment, batch.target_length)))
 
     def _metrics(self, parameters: Parameters, split: str, length: int | None) -> dict[str, Any]:
         examples, rows = self._examples(split, length)
-        return self._counts(parameters, examples, rows).metrics()
+        return _metrics(self._counts(parameters, examples, rows))
 
     def _examples(self, split: str, length: int | None) -> tuple[Batch, int]:
         """Held-out examples, padded to one shape for all lengths, and how many count."""
@@ -109,12 +74,12 @@ class Evaluator:
         rows = examples.source.shape[0]
         total = -(-most // size) * size
 
-        def pad(leaf: Array) -> np.ndarray:
-            return np.pad(leaf, [(0, total - rows)] + [(0, 0)] * (leaf.ndim - 1))
+        def pad(leaf: Array) -> Array:
+            return jnp.asarray(np.pad(leaf, [(0, total - rows)] + [(0, 0)] * (leaf.ndim - 1)))
 
         return jax.tree.map(pad, examples), rows
 
-    def _count_all(self, parameters: Parameters, examples: Batch, rows: int) -> Counts:
+    def _count_all(self, parameters: Parameters, examples: Batch, rows: Int[Array, ""]) -> Counts:
         """Batch by batch, in one program for any number of rows."""
         size = self._settings.batch_size
 
@@ -135,21 +100,46 @@ class Evaluator:
 
 
 def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
+    """What is counted, so that accuracies are exact ratios whatever the batches.
+
+    Returns:
+      `sequences`, and how many of them are `exact`: right to the last token, `END`
+      included. `tokens`, the target tokens, and how many of them are `right`: the output
+      has them in their place. `aligned`, where the model has an alignment: target tokens
+      whose largest weight lies on the gold source token, first for the mean of the heads,
+      then for each head.
+    """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
     exact = jnp.all(right | ~batch.target_mask, axis=1) & counts_row
-    aligned = None
+    counts = {
+        "sequences": jnp.sum(counts_row),
+        "exact": jnp.sum(exact),
+        "tokens": jnp.sum(counts_token),
+        "right": jnp.sum(right & counts_token),
+    }
     if output.weights is not None:
         looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
         on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
-        aligned = jnp.sum(on_gold, axis=(0, 2))
-    return Counts(
-        sequences=jnp.sum(counts_row),
-        exact=jnp.sum(exact),
-        tokens=jnp.sum(counts_token),
-        right=jnp.sum(right & counts_token),
-        aligned=aligned,
-    )
+        counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
+    return counts
+
+
+def _metrics(counts: Counts) -> dict[str, Any]:
+    """The ratios of the counts; null where there is nothing to count."""
+
+    def share(count: Any, total: Any) -> float | None:
+        return int(count) / int(total) if int(total) else None
+
+    tokens = counts["tokens"]
+    aligned = [share(count, tokens) for count in np.asarray(counts.get("aligned", []))]
+    return {
+        "sequences": int(counts["sequences"]),
+        "token_accuracy": share(counts["right"], tokens),
+        "exact_match": share(counts["exact"], counts["sequences"]),
+        "alignment_accuracy": aligned[0] if aligned else None,
+        "alignment_accuracy_by_head": aligned[1:] if aligned else None,
+    }
 
 
 def _with_mean(

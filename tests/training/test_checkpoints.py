@@ -18,7 +18,7 @@ def state_of(step):
     return TrainState(jnp.int32(step), parameters, optax.adam(1e-3).init(parameters))
 
 
-LIKE = jax.eval_shape(lambda: state_of(0))
+LIKE = jax.eval_shape(lambda: vars(state_of(0)))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import randomized
-from small import small
+from small import random_like, small
 
 from attention.analysis.figures import CELL
 from attention.training.evaluate import Evaluator
@@ -24,7 +23,7 @@ NULL = {
 def make(changes=(), source=None, seed=0, **kinds):
     """An experiment, and parameters that no training has seen."""
     experiment = build(small(changes, **kinds), source)
-    return experiment, randomized(abstract_state(experiment).parameters, seed, scale=1.0)
+    return experiment, random_like(abstract_state(experiment).parameters, seed)
 
 
 @pytest.fixture(scope="module")

@@ -48,8 +48,8 @@ def test_a_score_of_ones_own_trains(my_lab, name):
     state, metrics = make_train(experiment)(initial_state(experiment), experiment.task, 2)
     assert int(state.step) == 2
     assert np.isfinite(float(metrics["loss"]))
-    scores = state.parameters["decoder"]["attention"].get("score", {})
-    assert set(scores) == ({"sharpness", "weight"} if name == "Distance" else set())
+    attention = state.parameters["decoder"].get("attention", {"score": {}})
+    assert set(attention["score"]) == ({"sharpness", "weight"} if name == "Distance" else set())
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     finished, settings, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", lambda *_: fail())
+        patch.setattr(loop.checkpoints, "save", lambda *_: fail())
         with pytest.raises(RuntimeError, match="killed"):
             train_quietly(settings, tmp_path / "run")
     _, shown = train_quietly(settings, tmp_path / "run")

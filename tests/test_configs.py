@@ -1,0 +1,80 @@
+"""Every config with every score, shrunk, takes two steps."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small import compiled_once, random_like, train_quietly
+
+from attention.scores import SCORES
+from attention.training.experiment import build, read_source
+from attention.training.settings import read_settings
+from attention.training.state import abstract_state, make_train
+
+CONFIGS = {path.stem: path for path in Path(__file__).parents[1].glob("configs/*.py")}
+
+
+def load(name, *score):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*score)
+
+
+def shrunk(name, *score):
+    """The settings of a config, made small in all that costs time."""
+    config = load(name, *score)
+    config.task.max_length = 11
+    config.model.heads = 6 if config.model.heads > 1 else 1
+    config.model.dim = 6
+    config.train.steps = 2
+    config.train.batch_size = 3
+    config.eval.sequences = 5
+    config.eval.batch_size = 5
+    config.eval.lengths = ()
+    return read_settings(config.to_dict())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_the_promised_configs_are_there():
+    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled"}
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_takes_every_score(name, score):
+    settings = read_settings(load(name, score).to_dict())
+    assert (settings.name, settings.score.name) == (name, score)
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_makes_updates_with_every_score(name, score):
+    settings = shrunk(name, score)
+    experiment = build(settings, read_source(settings))
+    start = abstract_state(experiment)
+    parameters = random_like(start.parameters)
+    state = type(start)(jax.numpy.int32(0), parameters, experiment.optimizer.init(parameters))
+    before = jax.tree.map(np.asarray, parameters)
+    state, metrics = make_train(experiment)(state, experiment.task, 2)
+    assert int(state.step) == 2
+    assert np.isfinite(float(metrics["loss"]))
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.parameters)
+    assert jax.tree.all(moved)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_trains_to_its_end(name, tmp_path):
+    status, shown = train_quietly(shrunk(name), tmp_path / "run")
+    assert status == 0
+    assert "step 2/2" in shown
+    assert (tmp_path / "run" / "result.json").exists()

@@ -1,0 +1,61 @@
+"""Each score learns what it can: all but `linear` copy."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from small import small
+
+from attention.scores import SCORES
+from attention.training.experiment import build
+from attention.training.state import initial_state, make_train
+
+COPIES = [name for name in SCORES if name != "linear"]
+SYMBOLS, LENGTH = 5, 4
+
+
+@functools.cache
+def trained(score):
+    """Parameters after some hundred updates on a tiny copy task, and the metrics on fresh data."""
+    options = {"score.options.hidden": 16} if score == "mlp" else {}
+    settings = small(
+        {"task.symbols": SYMBOLS, "task.max_length": LENGTH, "model.dim": 16, "model.heads": 1}
+        | {"train.steps": 300, "train.batch_size": 64, "optimizer.learning_rate": 0.02}
+        | options,
+        score=score,
+    )
+    experiment = build(settings, None)
+    state, metrics = make_train(experiment)(initial_state(experiment), experiment.task, 300)
+    return experiment, state.parameters, jax.tree.map(float, metrics)
+
+
+def weights_of(score):
+    """Of sequences of the greatest length: `[batch, heads, time, time]`."""
+    experiment, parameters, _ = trained(score)
+    batch = experiment.task.held_out("test", jax.random.key(7), 23, LENGTH)
+    model = experiment.model(parameters)
+    return np.asarray(model.reconstruct(batch.source, batch.source_length).weights)
+
+
+@pytest.mark.parametrize("score", COPIES)
+def test_a_score_of_query_and_key_learns_to_copy(score):
+    assert trained(score)[2]["exact_match"] >= 0.95
+
+
+@pytest.mark.parametrize("score", COPIES)
+def test_what_copies_looks_at_what_it_copies(score):
+    looked_at = weights_of(score).mean(axis=1).argmax(axis=-1)
+    assert np.mean(looked_at == np.arange(LENGTH + 1)) >= 0.99
+
+
+def test_linear_cannot_copy():
+    _, _, metrics = trained("linear")
+    assert metrics["exact_match"] < 0.5
+    assert metrics["token_accuracy"] > 2 / (SYMBOLS + 2)  # but it learns something
+
+
+def test_the_weights_of_linear_are_the_same_for_every_query():
+    weights = weights_of("linear")
+    np.testing.assert_array_equal(weights, np.broadcast_to(weights[:, :, :1], weights.shape))
+    assert np.ptp(weights) > 0.01
