@@ -58,6 +58,13 @@ def files(path):
     return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
+def assert_same_bits(actual, expected):
+    """The same tree, to the last bit."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def random_like(tree, seed=0):
     """Every leaf drawn anew: parameters without the cost of initialising them."""
     leaves, structure = jax.tree.flatten(tree)
@@ -68,13 +75,14 @@ def random_like(tree, seed=0):
 
 @contextmanager
 def compiled_once(directory):
-    """Compiles equal programs once, though every run makes its own functions."""
+    """Compiles equal programs once, though every run makes its own functions, and quickly."""
     names = {
         "jax_compilation_cache_dir": str(directory),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_disable_most_optimizations": True,
     }
-    usual = {name: getattr(jax.config, name) for name in names}
+    usual = {name: jax.config.values[name] for name in names}
     for name, value in names.items():
         jax.config.update(name, value)
     compilation_cache.reset_cache()  # whether there is a cache is asked once, at the first use

@@ -26,7 +26,7 @@ def load(name, *score):
 def shrunk(name, *score):
     """The settings of a config, made small in all that costs time."""
     config = load(name, *score)
-    config.task.max_length = 11
+    config.task.max_length = 7
     config.model.heads = 6 if config.model.heads > 1 else 1
     config.model.dim = 6
     config.train.steps = 2
@@ -40,9 +40,7 @@ def shrunk(name, *score):
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly(tmp_path_factory):
     with compiled_once(tmp_path_factory.mktemp("compiled")):
-        jax.config.update("jax_disable_most_optimizations", True)
         yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def test_the_promised_configs_are_there():
@@ -61,15 +59,21 @@ def test_a_config_takes_every_score(name, score):
 def test_every_config_makes_updates_with_every_score(name, score):
     settings = shrunk(name, score)
     experiment = build(settings, read_source(settings))
-    start = abstract_state(experiment)
-    parameters = random_like(start.parameters)
-    state = type(start)(jax.numpy.int32(0), parameters, experiment.optimizer.init(parameters))
+    parameters = random_like(abstract_state(experiment).parameters)
+    state = TrainState(jnp.int32(0), parameters, experiment.optimizer.init(parameters))
     before = jax.tree.map(np.asarray, parameters)
     state, metrics = make_train(experiment)(state, experiment.task, 2)
     assert int(state.step) == 2
     assert np.isfinite(float(metrics["loss"]))
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.parameters)
-    assert jax.tree.all(moved)
+    unmoved = [
+        jax.tree_util.keystr(path)
+        for path, moved in jax.tree_util.tree_leaves_with_path(
+            jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.parameters)
+        )
+        if not moved
+    ]
+    # The parameters that only make queries, of which `linear` sees none.
+    assert all(score == "linear" and "quer" in path for path in unmoved)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

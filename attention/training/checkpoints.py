@@ -10,9 +10,12 @@ import hashlib
 import json
 import shutil
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
@@ -24,17 +27,51 @@ from attention.training.state import TrainState
 MANIFEST = "manifest.json"
 
 
-def save(directory: Path, state: TrainState, keep: int) -> None:
-    """Writes a checkpoint of this state and removes all but the newest `keep`.
+class Checkpoints:
+    """Saves states in the background. A context manager, which waits for the last at its end.
 
-    It is committed when this returns, and not before.
+    Args:
+      directory: one directory a step comes to lie here.
+      keep: all but the newest this many are removed.
+      metadata: kept inside each checkpoint.
     """
-    path = directory.resolve() / str(int(state.step))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path, vars(state), force=True)  # replaces what a kill or damage left
-    write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-    for step in steps(directory)[:-keep]:
-        shutil.rmtree(directory / str(step))
+
+    def __init__(self, directory: Path, keep: int, metadata: dict[str, Any]):
+        self._directory, self._keep, self._metadata = directory.resolve(), keep, metadata
+        self._checkpointer = ocp.StandardCheckpointer()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._checkpointer.close()
+
+    def save(self, state: TrainState) -> None:
+        """Begins to write a state, once the one before is committed."""
+        self.wait()
+        path = self._directory / str(int(state.step))
+        copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
+        # Force: what lies there was left by a kill or is damaged.
+        self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
+        self._pending = self._thread.submit(self._commit, path)
+
+    def wait(self) -> None:
+        """Returns when everything is committed; raises what went wrong in the background."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _commit(self, path: Path) -> None:
+        self._checkpointer.wait_until_finished()
+        write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
+        for step in steps(self._directory)[: -self._keep]:
+            shutil.rmtree(self._directory / str(step))
 
 
 def steps(directory: Path) -> list[int]:

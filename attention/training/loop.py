@@ -11,7 +11,8 @@ from rich.console import Console
 
 from attention.analysis.figures import save_png
 from attention.tasks.text import Text
-from attention.training import checkpoints
+from attention.training.checkpoints import Checkpoints, restore
+from attention.training.checkpoints import steps as saved_steps
 from attention.training.display import Display, describe, report_table
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import Experiment, build, read_source, schedule
@@ -26,6 +27,7 @@ from attention.training.state import (
     initial_state,
     make_train,
 )
+from attention.training.version import code_version
 
 
 class TrainingError(RuntimeError):
@@ -74,8 +76,9 @@ def _train_to_end(
     with (
         Log(run.path, experiment.settings, step) as log,
         Display(console, settings.steps, step) as display,
+        Checkpoints(run.checkpoints, settings.keep_checkpoints, run.record()) as checkpoints,
     ):
-        session = _Session(experiment, run, log, display)
+        session = _Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
         # A run that was killed between its target and its result has met the target.
         reached = step > 0 and _is_due(step, settings.eval_every_steps) and session.reached(state)
@@ -92,6 +95,7 @@ def _train_to_end(
             display.restart_clock()
         if step < settings.steps and not reached:
             session.save(state)
+            checkpoints.wait()
             display.note(f"{interruption.name} at step {step}: saved in {run.path}")
         else:
             session.finish(state, stopped_early=step < settings.steps)
@@ -112,19 +116,30 @@ def _is_due(step: int, every: int) -> bool:
 
 
 def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> TrainState:
-    if not checkpoints.steps(run.checkpoints):
+    if not saved_steps(run.checkpoints):
         return initial_state(experiment)
-    state = checkpoints.restore(run.checkpoints, abstract_state(experiment))
+    state = restore(run.checkpoints, abstract_state(experiment))
     console.print(f"going on from step {int(state.step)}")
+    begun_by, now = run.record().get("code_version"), code_version()
+    if begun_by != now:
+        console.print(f"the run was begun by version {begun_by}; this is {now}", soft_wrap=True)
     return state
 
 
 class _Session:
     """What happens between updates."""
 
-    def __init__(self, experiment: Experiment, run: Run, log: Log, display: Display):
+    def __init__(
+        self,
+        experiment: Experiment,
+        run: Run,
+        log: Log,
+        display: Display,
+        checkpoints: Checkpoints,
+    ):
         self._settings = experiment.settings
         self._run, self._log, self._display = run, log, display
+        self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
         self._learning_rate = schedule(experiment.settings.optimizer, self._settings.train.steps)
         self._started = time.perf_counter()
@@ -133,7 +148,8 @@ class _Session:
     def record(self, step: int, metrics: Metrics) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
-            saved = checkpoints.steps(self._run.checkpoints)
+            self._checkpoints.wait()
+            saved = saved_steps(self._run.checkpoints)
             kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
             raise TrainingError(
                 f"at step {step} the loss is {values['loss']} and the gradient norm"
@@ -158,7 +174,7 @@ class _Session:
 
     def save(self, state: TrainState) -> None:
         self._log.flush()  # no log may lag behind a checkpoint
-        checkpoints.save(self._run.checkpoints, state, self._settings.train.keep_checkpoints)
+        self._checkpoints.save(state)
 
     def _validation(self, state: TrainState) -> dict[str, Any]:
         if self._validated[0] != int(state.step):
@@ -177,6 +193,7 @@ class _Session:
         if pixels is not None:
             save_png(pixels, self._run.path / "attention.png")
         self._run.write("eval.json", {"step": step, **report})
+        self._checkpoints.wait()
         seconds = round(time.perf_counter() - self._started, 2)
         result = {"step": step, "stopped_early": stopped_early, "seconds": seconds, "test": report}
         self._run.write("result.json", result)

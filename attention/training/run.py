@@ -1,6 +1,6 @@
 """A run: a directory that holds one experiment, and says which.
 
-config.json     all settings, and the hash of the text if there is one
+config.json     all settings, the hash of the text if there is one, the code's version
 source.txt      the text itself, so that evaluation needs nothing else
 checkpoints/    one directory a step
 metrics.jsonl   one line an evaluation or log, for reading by programs
@@ -21,6 +21,7 @@ from typing import Any
 
 from attention.training.files import write_atomically
 from attention.training.settings import Settings, UsageError, differences, read_settings
+from attention.training.version import code_version
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
+
+    def record(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return json.loads((self.path / "config.json").read_text())
 
     def result(self) -> dict[str, Any] | None:
         """What the finished run wrote, None while it is not finished."""
@@ -61,14 +66,14 @@ def open_for_training(path: Path, settings: Settings, source: bytes | None) -> I
       UsageError: the path holds something else, or another process is training there. In
         that case nothing was written.
     """
-    record = _record(settings, source)
-    _refuse_other(path, record, settings)
+    identity = _identity(settings, source)
+    _refuse_other(path, identity, settings)
     path.mkdir(parents=True, exist_ok=True)
     with _alone(path):
         if not (path / "config.json").exists():
             if source is not None:
                 write_atomically(path / "source.txt", source)
-            write_atomically(path / "config.json", json.dumps(record, indent=2) + "\n")
+            Run(path).write("config.json", {**identity, "code_version": code_version()})
         yield Run(path)
 
 
@@ -93,7 +98,8 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
     return Run(path), settings, source
 
 
-def _record(settings: Settings, source: bytes | None) -> dict[str, Any]:
+def _identity(settings: Settings, source: bytes | None) -> dict[str, Any]:
+    """What must be the same for two runs to be one."""
     return {
         "config": json.loads(settings.model_dump_json()),
         "source_sha256": None if source is None else _sha256(source),
@@ -101,15 +107,19 @@ def _record(settings: Settings, source: bytes | None) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
+    file = path / "config.json"
     try:
-        return json.loads((path / "config.json").read_text())
+        record = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path / 'config.json'} cannot be read: {error}") from None
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    if not isinstance(record, dict) or not {"config", "source_sha256"} <= record.keys():
+        raise UsageError(f"{file} is not of a run of this project")
+    return record
 
 
-def _refuse_other(path: Path, record: dict[str, Any], settings: Settings) -> None:
+def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> None:
     if path.exists() and not path.is_dir():
         raise UsageError(f"--workdir={path}: is a file, not a directory")
     taken_by = _read_record(path)
@@ -117,7 +127,7 @@ def _refuse_other(path: Path, record: dict[str, Any], settings: Settings) -> Non
         if path.is_dir() and any(file.name != ".lock" for file in path.iterdir()):
             raise UsageError(f"--workdir={path}: is not empty and holds no run (no config.json)")
         return
-    changed = differences(taken_by, record)
+    changed = differences({field: taken_by[field] for field in identity}, identity)
     if not changed:
         return
     listed = ", ".join(

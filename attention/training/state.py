@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from attention.tasks.batch import Batch
 from attention.tasks.copy import Copy
@@ -29,7 +29,7 @@ class TrainState:
       optimizer: the optimizer's own state.
     """
 
-    step: Int[Array, ""]
+    step: PyTree  # an integer, on the device, on the host or abstract
     parameters: Parameters
     optimizer: PyTree
 

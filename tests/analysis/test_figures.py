@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from attention.analysis.figures import CELL, GAP, LABEL, attention_maps, save_png
+
+BRIGHT, DARK, WHITE = (252, 253, 191), (0, 0, 4), (255, 255, 255)
+SIZE = 5
+
+
+def draw(weights, alignment=None, length=SIZE):
+    """The maps of one example."""
+    weights = np.asarray(weights, float).reshape(1, -1, SIZE, SIZE)
+    alignment = np.full((1, SIZE), -1) if alignment is None else np.asarray([alignment])
+    return attention_maps(weights, alignment, np.array([length]))
+
+
+def pixel(pixels, query, key, head=0, dx=CELL // 2, dy=CELL // 2):
+    """The colour within the cell of a query and a key; its middle, if not said otherwise."""
+    left = head * (SIZE * CELL + GAP) + key * CELL
+    return tuple(pixels[LABEL + query * CELL + dy, left + dx].tolist())
+
+
+def test_rows_are_queries_columns_keys_and_weight_is_bright():
+    weights = np.zeros((SIZE, SIZE))
+    weights[1, 3] = 1.0
+    pixels = draw(weights)
+    assert pixel(pixels, 1, 3) == BRIGHT
+    assert {pixel(pixels, q, k) for q in range(SIZE) for k in range(SIZE) if (q, k) != (1, 3)} == {
+        DARK
+    }
+
+
+def test_more_weight_is_brighter():
+    weights = np.zeros((SIZE, SIZE))
+    weights[0] = np.linspace(0, 1, SIZE)
+    brightness = [sum(pixel(draw(weights), 0, key)) for key in range(SIZE)]
+    assert brightness == sorted(set(brightness))
+
+
+def test_each_head_has_its_map_from_left_to_right():
+    weights = np.zeros((2, SIZE, SIZE))
+    weights[1, 0, 0] = 1.0
+    pixels = draw(weights)
+    assert (pixel(pixels, 0, 0, head=0), pixel(pixels, 0, 0, head=1)) == (DARK, BRIGHT)
+    assert pixels.shape == (LABEL + SIZE * CELL + GAP, 2 * (SIZE * CELL + GAP), 3)
+
+
+def test_the_gold_source_token_is_framed():
+    pixels = draw(np.zeros((SIZE, SIZE)), alignment=[2, 0, -1, 4, -1])
+    framed = {
+        (q, k)
+        for q in range(SIZE)
+        for k in range(SIZE)
+        if all(
+            pixel(pixels, q, k, dx=dx, dy=dy) not in (DARK, WHITE)
+            for dx, dy in [(0, 0), (CELL - 1, CELL - 1), (CELL // 2, 0), (0, CELL // 2)]
+        )
+    }
+    assert framed == {(0, 2), (1, 0), (3, 4)}
+    assert pixel(pixels, 0, 2) == DARK  # a frame hides no weight
+
+
+@pytest.mark.parametrize("length", [4, 5])
+def test_only_what_counts_is_drawn(length):
+    pixels = draw(np.zeros((SIZE, SIZE)), alignment=range(SIZE), length=length)
+    assert pixels.shape == (LABEL + length * CELL + GAP, length * CELL + GAP, 3)
+
+
+def test_examples_of_different_lengths_are_stacked_and_padded_with_white():
+    weights = np.zeros((2, 1, SIZE, SIZE))
+    pixels = attention_maps(weights, np.full((2, SIZE), -1), np.array([5, 4]))
+    first = LABEL + 5 * CELL + GAP
+    assert pixels.shape == (first + LABEL + 4 * CELL + GAP, 5 * CELL + GAP, 3)
+    assert tuple(pixels[first + LABEL, 0]) == DARK
+    assert tuple(pixels[first + LABEL, 4 * CELL + GAP + 1]) == WHITE
+
+
+def test_a_picture_survives_its_file(tmp_path):
+    pixels = draw(np.eye(SIZE), alignment=range(SIZE))
+    save_png(pixels, tmp_path / "maps.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "maps.png")), pixels)

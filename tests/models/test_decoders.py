@@ -1,0 +1,140 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from small import random_like
+
+from attention import masks
+from attention.models.decoders import DECODERS, Decoder
+from attention.scores import MLP, Linear
+
+BATCH, TIME, DIM, VOCABULARY, HEADS = 2, 5, 6, 11, 3
+LENGTH = jnp.array([3, 5])
+
+every_decoder = pytest.mark.parametrize("name", DECODERS)
+
+
+@functools.cache
+def make(name, score=MLP, heads=HEADS):
+    def init():
+        return DECODERS[name](score, VOCABULARY, TIME, DIM, heads=heads, rngs=nnx.Rngs(0))
+
+    graph, state = nnx.split(nnx.eval_shape(init))
+    return nnx.merge(graph, random_like(state))
+
+
+@functools.cache
+def run(name):
+    """`logits` and `greedy` of a decoder, compiled."""
+    decoder = make(name)
+    return jax.jit(decoder.logits), jax.jit(decoder.greedy)
+
+
+def make_memory(seed=0):
+    values = np.random.default_rng(seed).standard_normal((BATCH, TIME, DIM))
+    return jnp.asarray(values, jnp.float32)
+
+
+def make_target(seed=0):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, (BATCH, TIME)))
+
+
+@every_decoder
+def test_a_decoder_is_what_a_reconstructor_asks_for(name):
+    assert isinstance(make(name), Decoder)
+
+
+@every_decoder
+def test_greedy_is_the_likeliest_token_given_its_own_output(name):
+    logits, greedy = run(name)
+    tokens, _ = greedy(make_memory(), LENGTH)
+    np.testing.assert_array_equal(logits(make_memory(), LENGTH, tokens).argmax(axis=-1), tokens)
+    assert len(np.unique(tokens)) > 2
+
+
+@pytest.mark.parametrize("step", range(TIME))
+def test_the_logits_of_a_gru_depend_on_the_target_before_them_and_no_other(step):
+    logits, _ = run("gru")
+    target = make_target()
+    changed = target.at[:, step].set((target[:, step] + 1) % VOCABULARY)
+    before, after = (logits(make_memory(), LENGTH, t) for t in (target, changed))
+    changes = np.any(before != after, axis=(0, 2))
+    np.testing.assert_array_equal(changes, np.arange(TIME) > step)
+
+
+@pytest.mark.parametrize("name", ["parallel", "pooled"])
+def test_the_logits_of_the_others_do_not_depend_on_the_target(name):
+    logits, _ = run(name)
+    np.testing.assert_array_equal(
+        *(logits(make_memory(), LENGTH, make_target(seed)) for seed in (0, 1))
+    )
+
+
+@every_decoder
+def test_what_is_beyond_the_source_is_not_seen(name):
+    logits, greedy = run(name)
+    memory = make_memory()
+    other = memory.at[0, 3:].set(1e3)
+    np.testing.assert_array_equal(
+        logits(other, LENGTH, make_target()), logits(memory, LENGTH, make_target())
+    )
+    for a, b in zip(
+        jax.tree.leaves(greedy(other, LENGTH)), jax.tree.leaves(greedy(memory, LENGTH)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@every_decoder
+def test_every_position_of_the_source_is_seen(name):
+    logits, _ = run(name)
+    slope = jax.jacobian(lambda memory: logits(memory, LENGTH, make_target()).sum(axis=(1, 2)))(
+        make_memory()
+    )
+    seen = np.any(np.asarray(slope) != 0, axis=-1)  # [batch, batch, time]
+    counts = np.arange(TIME) < LENGTH[:, None]
+    np.testing.assert_array_equal(seen, np.eye(BATCH, dtype=bool)[:, :, None] & counts)
+
+
+@pytest.mark.parametrize("name", ["parallel", "gru"])
+def test_the_weights_of_each_step_and_head_are_a_distribution_over_the_source(name):
+    _, greedy = run(name)
+    weights = np.asarray(greedy(make_memory(), LENGTH)[1])
+    assert weights.shape == (BATCH, HEADS, TIME, TIME)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
+    assert np.all(weights[0, ..., 3:] == 0)
+    assert np.all(weights[1] > 0)
+
+
+def test_a_gru_first_asks_with_the_mean_of_the_source():
+    decoder, memory = make("gru"), make_memory()
+    mean = jnp.stack([memory[n, :length].mean(axis=0) for n, length in enumerate([3, 5])])
+    query = jnp.tanh(decoder.start(mean))[:, None]
+    _, expected = decoder.attention.with_weights(query, memory, mask=masks.lengths(LENGTH))
+    _, weights = run("gru")[1](memory, LENGTH)
+    np.testing.assert_allclose(weights[:, :, :1], expected, atol=1e-5)
+    assert not np.allclose(weights[:, :, 1:2], expected, atol=1e-3)  # then with another state
+
+
+def test_a_pooled_decoder_has_no_weights_a_step():
+    assert run("pooled")[1](make_memory(), LENGTH)[1] is None
+
+
+def test_a_pooled_decoder_with_a_head_a_feature_is_the_tutorial():
+    """One softmax over positions for each feature, and a linear map from their context."""
+    decoder, memory = make("pooled", Linear, heads=DIM), np.asarray(make_memory())
+    weight = np.asarray(decoder.attention.score.weight[...])
+    assert weight.shape == (DIM, DIM)
+    expected = []
+    for example, length in zip(memory, LENGTH.tolist(), strict=True):
+        source = example[:length]
+        context = []
+        for feature in range(DIM):
+            exponentials = np.exp(source @ weight[feature])
+            context.append(exponentials @ source[:, feature] / exponentials.sum())
+        output = context @ np.asarray(decoder.output.kernel[...]) + decoder.output.bias[...]
+        expected.append(output.reshape(TIME, VOCABULARY))
+    found = decoder.logits(jnp.asarray(memory), LENGTH, make_target())
+    np.testing.assert_allclose(found, expected, atol=1e-4)

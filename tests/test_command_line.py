@@ -1,0 +1,235 @@
+"""What a person sees who runs `train.py` and `eval.py`."""
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl.testing import flagsaver
+from small import files, small, train_quietly
+
+from attention.scores import SCORES
+
+ROOT = Path(__file__).parents[1]
+COPY = f"--config={ROOT / 'configs' / 'copy.py'}"
+TINY = [
+    *("--config.train.steps=2", "--config.train.batch_size=3", "--config.task.max_length=3"),
+    *("--config.model.dim=4", "--config.eval.sequences=5", "--config.eval.lengths=(3,)"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty directory to work in."""
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+def run(monkeypatch, script, *arguments):
+    """Exit status, standard output and standard error of a script, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with (
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def run_outside(script, *arguments):
+    """The same, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def assert_refused(done, here, *told):
+    """One line that says what is wrong, exit status 2, and nothing written."""
+    status, out, err = done
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for words in told:
+        assert words in err
+    assert list(here.iterdir()) == []
+
+
+# In processes of their own: they cost seconds each.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["--config is missing", "configs/copy.py"]),
+        ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
+        ([COPY, "--config.train.stepz=5"], ["--config.train.stepz", "steps, batch_size"]),
+        ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
+        (["--config=configs/missing.py"], ["configs/missing.py"]),
+    ],
+)
+def test_bad_input_is_told_in_one_line_by_the_program(here, arguments, told):
+    assert_refused(run_outside("train.py", *arguments), here, *told)
+
+
+def test_training_then_evaluation(here):
+    status, out, err = run_outside("train.py", f"{COPY}:bilinear", *TINY)
+    assert (status, err) == (0, "")
+    assert "python eval.py --workdir runs/copy-bilinear" in out
+    trained = (here / "runs" / "copy-bilinear" / "eval.json").read_bytes()
+
+    status, out, err = run_outside("eval.py", "--workdir", "runs/copy-bilinear")
+    assert (status, err) == (0, "")
+    assert "exact match" in out
+    assert (here / "runs" / "copy-bilinear" / "eval.json").read_bytes() == trained
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("train.steps=-5", ["config.train.steps=-5", "greater than or equal to 1"]),
+        ("train.steps=2.5", ["train.steps", "2.5"]),
+        ("train.steps=many", ["train.steps", "many"]),
+        ("optimizer.learning_rate=nan", ["config.optimizer.learning_rate=nan", "finite"]),
+        ("optimizer.learning_rate=-1", ["config.optimizer.learning_rate=-1", "greater than 0"]),
+        ("model.dropout=1.5", ["config.model.dropout=1.5", "less than 1"]),
+        (
+            "optimizer.name=adagrad",
+            ["config.optimizer.name='adagrad'", "'adam'", "'adamw'", "'sgd'"],
+        ),
+        ("model.decoder=lstm", ["config.model.decoder='lstm'", "'parallel'", "'gru'", "'pooled'"]),
+        ("model.heads=3", ["config.model.heads=3", "config.model.dim=64"]),
+        ("score.name=mpl", ["config.score.name='mpl'", *SCORES]),
+        ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),
+        ("score.options.hiden=5", ["score.options.hiden", "hidden"]),
+        ("eval.lengths=(32,)", ["config.eval.lengths=32", "1 to 16", "config.task.max_length"]),
+        ("modle.dim=5", ["--config.modle", "task, model, optimizer"]),
+        ("model.dim.size=5", ["--config.model.dim.size", "config.model.dim has no fields"]),
+        ("task.path=x", ["--config.task.path", "symbols, max_length"]),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line(monkeypatch, here, flag, told):
+    assert_refused(run(monkeypatch, "train.py", COPY, f"--config.{flag}"), here, *told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config"], ["config"]),
+        (["--config=."], ["config"]),
+        (["--nonsense=1", COPY], ["nonsense"]),
+        ([COPY, "--workdir=a", "steps=3"], ["'steps=3' is not a flag"]),
+        ([COPY, "--config.task.max_length=2000"], ["config.task.max_length=2000", "1024"]),
+        ([f"{COPY}:no_such:Score"], ["no_such"]),
+    ],
+)
+def test_a_bad_command_is_told_in_one_line(monkeypatch, here, arguments, told):
+    assert_refused(run(monkeypatch, "train.py", *arguments), here, *told)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def get_config(:", ["is not Python"]),
+        ("1 / 0", ["division by zero"]),
+        ("", ["get_config"]),
+        ("import no_such_module", ["no_such_module"]),
+        ("def get_config():\n  return {'train': {}}['model']", ["model"]),
+    ],
+)
+def test_a_bad_config_file_is_told_in_one_line(monkeypatch, here, tmp_path, content, told):
+    (tmp_path / "bad.py").write_text(content)
+    done = run(monkeypatch, "train.py", f"--config={tmp_path / 'bad.py'}")
+    assert_refused(done, here, *told)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, ["No such file or directory"]),
+        (b"", ["0 of 0 distinct lines", "at least 3"]),
+        (b"caf\xe9\nau\nlait", ["not UTF-8", "at byte 3"]),
+        (b"a\nb\n" + 100 * b"c", ["2 of 3 distinct lines have at most 80 bytes"]),
+    ],
+)
+def test_a_bad_text_is_told_in_one_line(monkeypatch, here, tmp_path, content, told):
+    path = tmp_path / "lines.txt"
+    if content is not None:
+        path.write_bytes(content)
+    config = f"--config={ROOT / 'configs' / 'text.py'}"
+    done = run(monkeypatch, "train.py", config, f"--config.task.path={path}")
+    assert_refused(done, here, f"config.task.path='{path}'", *told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["--workdir is missing"]),
+        (["--workdir=runs/nowhere"], ["--workdir=runs/nowhere", "no run here"]),
+        (["runs/nowhere"], ["'runs/nowhere' is not a flag"]),
+        (["--workdir=a", "--lengths=8;16"], ["--lengths=8;16", "8,16,32"]),
+        (["--workdir=a", "--lengths="], ["--lengths="]),
+        (["--workdir=a", "--step=last"], ["step", "last"]),
+        (["--workdir=a", "--text=a", "--lengths=8"], ["--text", "--lengths"]),
+    ],
+)
+def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told):
+    assert_refused(run(monkeypatch, "eval.py", *arguments), here, *told)
+
+
+def test_a_setting_and_the_score_can_be_changed_from_the_command_line(monkeypatch, here):
+    arguments = [*TINY, "--config.seed=7", "--workdir=mine", "--config.eval.lengths=(1,3)"]
+    status, out, _ = run(monkeypatch, "train.py", f"{COPY}:scaled_dot", *arguments)
+    assert status == 0
+    assert "score scaled_dot, seed 7, 2 steps of batch 3" in out
+    config = json.loads((here / "mine" / "config.json").read_text())["config"]
+    assert (config["seed"], config["score"]["name"]) == (7, "scaled_dot")
+    assert config["eval"]["lengths"] == [1, 3]
+
+
+def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):
+    train_quietly(small({"train.steps": 1}), here / "mine")
+    before = files(here)
+    status, _, err = run(monkeypatch, "train.py", COPY, "--workdir=mine")
+    assert status == 2
+    assert err.startswith("error: --workdir=mine: holds another experiment (config.name: ")
+    assert err.count("\n") == 1
+    assert files(here) == before
+
+
+def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
+    train_quietly(small({"train.steps": 1}), here / "mine")
+    before = files(here)
+    status, out, err = run(monkeypatch, "eval.py", "--workdir=mine", "--lengths=2,32")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: --lengths=32: the model has positions for lengths 1 to 4")
+    assert err.count("\n") == 1
+    assert files(here) == before
+
+
+def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, here):
+    diverge = ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e38"]
+    diverge += ["--config.optimizer.clip_norm=1e38", "--config.train.steps=20"]
+    status, _, err = run(monkeypatch, "train.py", COPY, *TINY, *diverge)
+    assert status == 1
+    assert err.startswith("error: ")
+    assert "nothing was saved" in err
+    assert err.count("\n") == 1
