@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 from absl.testing import flagsaver
-from small import files, small, train_quietly
+from small import files, small
 
 from attention.scores import SCORES
+from attention.training.run import open_for_training
 
 ROOT = Path(__file__).parents[1]
+# Of ml_collections, which loads config files in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 COPY = f"--config={ROOT / 'configs' / 'copy.py'}"
 TINY = [
     *("--config.train.steps=2", "--config.train.batch_size=3", "--config.task.max_length=3"),
@@ -36,6 +40,7 @@ def run(monkeypatch, script, *arguments):
     """Exit status, standard output and standard error of a script, in this process."""
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the config file before
     with (
         flagsaver.flagsaver(),
         contextlib.redirect_stdout(out),
@@ -59,6 +64,12 @@ def run_outside(script, *arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+def make_run(path):
+    """A run that has not begun to train, with positions for lengths 1 to 4."""
+    with open_for_training(path, small(), None):
+        pass
+
+
 def assert_refused(done, here, *told):
     """One line that says what is wrong, exit status 2, and nothing written."""
     status, out, err = done
@@ -78,7 +89,7 @@ def assert_refused(done, here, *told):
     [
         ([], ["--config is missing", "configs/copy.py"]),
         ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
-        ([COPY, "--config.train.stepz=5"], ["--config.train.stepz", "steps, batch_size"]),
+        ([COPY, "--config.train.stepz=5"], ["--config.train.stepz", "log_every_steps, steps"]),
         ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
         (["--config=configs/missing.py"], ["configs/missing.py"]),
     ],
@@ -121,9 +132,9 @@ def test_training_then_evaluation(here):
         ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),
         ("score.options.hiden=5", ["score.options.hiden", "hidden"]),
         ("eval.lengths=(32,)", ["config.eval.lengths=32", "1 to 16", "config.task.max_length"]),
-        ("modle.dim=5", ["--config.modle", "task, model, optimizer"]),
+        ("modle.dim=5", ["--config.modle", "eval, model, name, optimizer"]),
         ("model.dim.size=5", ["--config.model.dim.size", "config.model.dim has no fields"]),
-        ("task.path=x", ["--config.task.path", "symbols, max_length"]),
+        ("task.path=x", ["--config.task.path", "max_length, name, symbols"]),
     ],
 )
 def test_a_bad_setting_is_told_in_one_line(monkeypatch, here, flag, told):
@@ -196,17 +207,17 @@ def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told
 
 
 def test_a_setting_and_the_score_can_be_changed_from_the_command_line(monkeypatch, here):
-    arguments = [*TINY, "--config.seed=7", "--workdir=mine", "--config.eval.lengths=(1,3)"]
+    arguments = [*TINY, "--config.seed=7", "--workdir=mine"]
     status, out, _ = run(monkeypatch, "train.py", f"{COPY}:scaled_dot", *arguments)
     assert status == 0
     assert "score scaled_dot, seed 7, 2 steps of batch 3" in out
     config = json.loads((here / "mine" / "config.json").read_text())["config"]
     assert (config["seed"], config["score"]["name"]) == (7, "scaled_dot")
-    assert config["eval"]["lengths"] == [1, 3]
+    assert config["eval"]["lengths"] == [3]
 
 
 def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):
-    train_quietly(small({"train.steps": 1}), here / "mine")
+    make_run(here / "mine")
     before = files(here)
     status, _, err = run(monkeypatch, "train.py", COPY, "--workdir=mine")
     assert status == 2
@@ -216,7 +227,7 @@ def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here
 
 
 def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
-    train_quietly(small({"train.steps": 1}), here / "mine")
+    make_run(here / "mine")
     before = files(here)
     status, out, err = run(monkeypatch, "eval.py", "--workdir=mine", "--lengths=2,32")
     assert (status, out) == (2, "")

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import compiled_once, random_like, train_quietly
@@ -11,7 +12,7 @@ from small import compiled_once, random_like, train_quietly
 from attention.scores import SCORES
 from attention.training.experiment import build, read_source
 from attention.training.settings import read_settings
-from attention.training.state import abstract_state, make_train
+from attention.training.state import TrainState, abstract_state, make_train
 
 CONFIGS = {path.stem: path for path in Path(__file__).parents[1].glob("configs/*.py")}
 
@@ -59,7 +60,7 @@ def test_a_config_takes_every_score(name, score):
 def test_every_config_makes_updates_with_every_score(name, score):
     settings = shrunk(name, score)
     experiment = build(settings, read_source(settings))
-    parameters = random_like(abstract_state(experiment).parameters)
+    parameters = random_like(abstract_state(experiment)["parameters"])
     state = TrainState(jnp.int32(0), parameters, experiment.optimizer.init(parameters))
     before = jax.tree.map(np.asarray, parameters)
     state, metrics = make_train(experiment)(state, experiment.task, 2)

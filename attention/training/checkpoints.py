@@ -80,12 +80,12 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def restore(directory: Path, like: dict[str, PyTree], step: int | None = None) -> TrainState:
+def restore(directory: Path, like: TrainState, step: int | None = None) -> TrainState:
     """The state of a step, or of the newest step that is intact, with a warning if others were not.
 
     Args:
       directory: where the checkpoints are.
-      like: the fields of a state as shapes and dtypes to expect.
+      like: the shapes and dtypes to expect.
       step: None for the newest.
 
     Raises:
@@ -102,7 +102,7 @@ def restore(directory: Path, like: dict[str, PyTree], step: int | None = None) -
         damage = _damage(path)
         if damage is None:
             with ocp.StandardCheckpointer() as checkpointer:
-                return TrainState(**checkpointer.restore(path, _on_first_device(like)))
+                return TrainState(**checkpointer.restore(path, _on_first_device(vars(like))))
         print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
     raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
 

@@ -88,7 +88,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
 
 def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     """The learning rate at each step: a linear warm-up, then constant or a cosine to zero."""
-    warmup = round(settings.warmup_fraction * steps)
+    warmup = min(round(settings.warmup_fraction * steps), steps - 1)
     rate = settings.learning_rate
     if settings.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, steps)

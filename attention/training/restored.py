@@ -89,9 +89,9 @@ def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Ta
         looked_at = int(np.argmax(weights[position]))
         table.add_row(
             str(position),
-            _symbol(token),
+            _symbol(int(token)),
             str(looked_at),
-            _symbol(source[looked_at]),
+            _symbol(int(source[looked_at])),
             f"{weights[position, looked_at]:.3f}",
         )
     return table
@@ -100,6 +100,6 @@ def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Ta
 def _symbol(token: int) -> str:
     """A byte as a person would name it: the character if it is one, else two hex digits."""
     if token < RESERVED:
-        return {END: "END", PAD: "PAD"}[int(token)]
-    byte = int(token) - RESERVED
+        return {END: "END", PAD: "PAD"}[token]
+    byte = token - RESERVED
     return repr(chr(byte)) if 32 <= byte < 127 else f"{byte:02x}"

@@ -48,9 +48,9 @@ def initial_state(experiment: Experiment) -> TrainState:
     return make()
 
 
-def abstract_state(experiment: Experiment) -> dict[str, PyTree]:
-    """The fields of a state as shapes and dtypes, at no cost."""
-    return jax.eval_shape(lambda: vars(initial_state(experiment)))
+def abstract_state(experiment: Experiment) -> TrainState:
+    """The shapes and dtypes of a state, at no cost."""
+    return jax.eval_shape(lambda: initial_state(experiment))
 
 
 def make_train(

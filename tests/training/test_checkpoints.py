@@ -23,7 +23,7 @@ def save(directory, state, keep):
         checkpoints.save(state)
 
 
-LIKE = jax.eval_shape(lambda: vars(state_of(0)))
+LIKE = jax.eval_shape(lambda: state_of(0))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from small import files, small
 
 from attention.training.run import default_path, open_for_evaluation, open_for_training
 from attention.training.settings import UsageError
+from attention.training.version import code_version
 
 SETTINGS = small({"eval.lengths": (1, 3)})
 TEXT = small(task="text")
@@ -143,9 +144,17 @@ def test_a_text_that_was_changed_in_the_run_is_refused(tmp_path):
 
 
 def test_a_run_records_the_version_of_the_code(tmp_path):
-    """Issue 2, part 9: config and code version inside."""
     enter(tmp_path)
-    assert "version" in str(json.loads((tmp_path / "config.json").read_text()).keys())
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["code_version"] == code_version() != ""
+
+
+def test_a_run_goes_on_with_other_code(tmp_path):
+    enter(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(record | {"code_version": "0.0.1"}))
+    enter(tmp_path)
+    assert open_for_evaluation(tmp_path)[1] == SETTINGS
 
 
 @pytest.mark.parametrize(
