@@ -60,7 +60,7 @@ def test_a_config_takes_every_score(name, score):
 def test_every_config_makes_updates_with_every_score(name, score):
     settings = shrunk(name, score)
     experiment = build(settings, read_source(settings))
-    parameters = random_like(abstract_state(experiment)["parameters"])
+    parameters = random_like(abstract_state(experiment).parameters)
     state = TrainState(jnp.int32(0), parameters, experiment.optimizer.init(parameters))
     before = jax.tree.map(np.asarray, parameters)
     state, metrics = make_train(experiment)(state, experiment.task, 2)

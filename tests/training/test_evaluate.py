@@ -23,7 +23,7 @@ NULL = {
 def make(changes=(), source=None, seed=0, **kinds):
     """An experiment, and parameters that no training has seen."""
     experiment = build(small(changes, **kinds), source)
-    return experiment, random_like(abstract_state(experiment)["parameters"], seed)
+    return experiment, random_like(abstract_state(experiment).parameters, seed)
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_the_initial_state_is_that_of_the_seed(experiment, settings, start):
 
 
 def test_the_abstract_state_has_the_shapes_of_the_state(experiment, start):
-    abstract, state = abstract_state(experiment), vars(start())
+    abstract, state = abstract_state(experiment), start()
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
     for like, leaf in zip(jax.tree.leaves(abstract), jax.tree.leaves(state), strict=True):
         assert (like.shape, like.dtype) == (leaf.shape, leaf.dtype)
