@@ -14,6 +14,7 @@ from absl.testing import flagsaver
 from small import files, small
 
 from attention.scores import SCORES
+from attention.training import loop
 from attention.training.run import open_for_training
 
 ROOT = Path(__file__).parents[1]
@@ -51,17 +52,21 @@ def run(monkeypatch, script, *arguments):
     return end.value.code, out.getvalue(), err.getvalue()
 
 
-def run_outside(script, *arguments):
-    """The same, in a process of its own."""
-    done = subprocess.run(
+def start(directory, script, *arguments):
+    """A script in a process of its own."""
+    return subprocess.Popen(
         [sys.executable, str(ROOT / script), *arguments],
-        capture_output=True,
-        text=True,
+        cwd=directory,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-        timeout=120,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    return done.returncode, done.stdout, done.stderr
+
+
+def end(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
 
 
 def make_run(path):
@@ -81,33 +86,50 @@ def assert_refused(done, here, *told):
     assert list(here.iterdir()) == []
 
 
-# In processes of their own: they cost seconds each.
+# In processes of their own: they cost seconds each, so they run side by side.
+
+BAD = {
+    "no_config": ([], ["--config is missing", "configs/copy.py"]),
+    "unknown_score": ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
+    "misspelt_field": (
+        [COPY, "--config.train.stepz=5"],
+        ["--config.train.stepz", "log_every_steps, steps"],
+    ),
+    "no_dashes": ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
+    "no_file": (["--config=configs/missing.py"], ["configs/missing.py"]),
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        ([], ["--config is missing", "configs/copy.py"]),
-        ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
-        ([COPY, "--config.train.stepz=5"], ["--config.train.stepz", "log_every_steps, steps"]),
-        ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
-        (["--config=configs/missing.py"], ["configs/missing.py"]),
-    ],
-)
-def test_bad_input_is_told_in_one_line_by_the_program(here, arguments, told):
-    assert_refused(run_outside("train.py", *arguments), here, *told)
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The programs under way, and their directories."""
+    programs = {}
+    for name, (arguments, _) in BAD.items():
+        directory = tmp_path_factory.mktemp(name)
+        programs[name] = start(directory, "train.py", *arguments), directory
+    return programs
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_in_one_line_by_the_program(started, name):
+    process, directory = started[name]
+    assert_refused(end(process), directory, *BAD[name][1])
 
 
 def test_training_then_evaluation(here):
-    status, out, err = run_outside("train.py", f"{COPY}:bilinear", *TINY)
+    arguments = [f"{COPY}:scaled_dot", *TINY, "--config.seed=7"]
+    status, out, err = end(start(here, "train.py", *arguments))
     assert (status, err) == (0, "")
-    assert "python eval.py --workdir runs/copy-bilinear" in out
-    trained = (here / "runs" / "copy-bilinear" / "eval.json").read_bytes()
+    assert "score scaled_dot, seed 7, 2 steps of batch 3" in out
+    assert "python eval.py --workdir runs/copy-scaled_dot" in out
+    run = here / "runs" / "copy-scaled_dot"
+    trained = (run / "eval.json").read_bytes()
+    assert list(json.loads(trained)["by_length"]) == ["3"]
 
-    status, out, err = run_outside("eval.py", "--workdir", "runs/copy-bilinear")
+    status, out, err = end(start(here, "eval.py", "--workdir", "runs/copy-scaled_dot"))
     assert (status, err) == (0, "")
     assert "exact match" in out
-    assert (here / "runs" / "copy-bilinear" / "eval.json").read_bytes() == trained
+    assert (run / "eval.json").read_bytes() == trained
 
 
 # In this process.
@@ -206,16 +228,6 @@ def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told
     assert_refused(run(monkeypatch, "eval.py", *arguments), here, *told)
 
 
-def test_a_setting_and_the_score_can_be_changed_from_the_command_line(monkeypatch, here):
-    arguments = [*TINY, "--config.seed=7", "--workdir=mine"]
-    status, out, _ = run(monkeypatch, "train.py", f"{COPY}:scaled_dot", *arguments)
-    assert status == 0
-    assert "score scaled_dot, seed 7, 2 steps of batch 3" in out
-    config = json.loads((here / "mine" / "config.json").read_text())["config"]
-    assert (config["seed"], config["score"]["name"]) == (7, "scaled_dot")
-    assert config["eval"]["lengths"] == [3]
-
-
 def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):
     make_run(here / "mine")
     before = files(here)
@@ -236,11 +248,10 @@ def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
     assert files(here) == before
 
 
-def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, here):
-    diverge = ["--config.optimizer.name=sgd", "--config.optimizer.learning_rate=1e38"]
-    diverge += ["--config.optimizer.clip_norm=1e38", "--config.train.steps=20"]
-    status, _, err = run(monkeypatch, "train.py", COPY, *TINY, *diverge)
-    assert status == 1
-    assert err.startswith("error: ")
-    assert "nothing was saved" in err
-    assert err.count("\n") == 1
+@pytest.mark.parametrize("error", [loop.TrainingError("no\nhope"), OSError("no hope")])
+def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "train", fail)
+    assert run(monkeypatch, "train.py", COPY) == (1, "", "error: no hope\n")

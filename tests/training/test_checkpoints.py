@@ -89,7 +89,7 @@ def test_a_damaged_step_is_passed_over_with_a_warning(saved, capfd, damage):
     assert int(restore(saved, LIKE).step) == 500
     warning = capfd.readouterr().err
     assert f"WARNING: checkpoint {saved / '1000'} is damaged" in warning
-    assert "500" not in warning.replace("1000", "")
+    assert warning.count("WARNING") == 1
 
 
 @every_damage

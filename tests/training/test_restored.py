@@ -4,9 +4,10 @@ import json
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
-from small import copy_of, files, small, train_quietly
+from small import copy_of, files
 
 from attention.models.reconstructor import Reconstruction
+from attention.tasks.text import encode
 from attention.training import restored
 from attention.training.restored import evaluate, reconstruct
 from attention.training.settings import UsageError
@@ -132,13 +133,9 @@ def test_only_a_run_on_text_reads_lines(finished):
         shown_by(reconstruct, finished, None, "hello")
 
 
-def test_a_pooled_model_has_no_position_to_show(text_settings, tmp_path):
-    changes = {"task.path": text_settings.task.path, "task.max_length": 7, "train.steps": 1}
-    settings = small(
-        changes | {"model.decoder": "pooled", "model.heads": 6}, score="linear", task="text"
-    )
-    train_quietly(settings, tmp_path / "run")
-    assert not (tmp_path / "run" / "attention.png").exists()
-    assert evaluation(tmp_path / "run")["all"]["alignment_accuracy"] is None
-    assert "—" in shown_by(evaluate, tmp_path / "run", None, None)
-    assert "one context for the whole line" in shown_by(reconstruct, tmp_path / "run", None, "ab")
+def test_a_model_without_weights_has_no_position_to_show(finished_text, monkeypatch):
+    pooled = Reconstruction(encode("aé", 7).target, None)
+    monkeypatch.setattr(Perfect, "reconstruct", lambda *_: pooled)
+    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    shown = shown_by(reconstruct, finished_text, None, "aé")
+    assert shown.startswith("input   aé\noutput  aé\none context for the whole line")

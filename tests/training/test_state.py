@@ -6,11 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import assert_same_bits, small
+from small import assert_same_bits, random_like, small
 
 from attention.tasks.batch import reconstruction
 from attention.training.experiment import build
 from attention.training.state import (
+    TrainState,
     abstract_state,
     accuracies,
     cross_entropy,
@@ -92,7 +93,9 @@ def test_an_update_is_a_step_of_the_optimizer_on_the_batch_of_its_step():
         logits = experiment.model(parameters).logits(batch_of(step), key)
         return cross_entropy(logits, batch_of(step))
 
-    train, state = make_train(experiment), initial_state(experiment)
+    train = make_train(experiment)
+    parameters = random_like(abstract_state(experiment).parameters)
+    state = TrainState(jnp.int32(0), parameters, experiment.optimizer.init(parameters))
     for step in range(2):
         before = jax.tree.map(np.asarray, state.parameters)
         loss, gradient = loss_of(before, step)
