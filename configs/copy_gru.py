@@ -11,9 +11,9 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config.task.symbols = 64
     config.task.max_length = 16
     config.model.decoder = "gru"
-    config.model.embedding_std = 0.25
     config.optimizer.learning_rate = 3e-3
     config.train.batch_size = 64
     config.train.steps = 1000
-    config.eval.lengths = tuple(range(1, 17))
+    config.train.eval_every_steps = 500
+    config.eval.lengths = (1, 4, 8, 12, 16)
     return config
