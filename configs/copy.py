@@ -13,6 +13,6 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config.name = "copy"
     config.task.symbols = 64
     config.task.max_length = 16
-    config.train.steps = 600
+    config.train.steps = 400
     config.eval.lengths = tuple(range(1, 17))
     return config

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 from attention.analysis.figures import save_png
@@ -15,7 +14,7 @@ from attention.training.checkpoints import Checkpoints, restore
 from attention.training.checkpoints import steps as saved_steps
 from attention.training.display import Display, describe, report_table
 from attention.training.evaluate import Evaluator
-from attention.training.experiment import Experiment, build, read_source, schedule
+from attention.training.experiment import Experiment, build, read_source
 from attention.training.interruption import Interruption, noticed_interruptions
 from attention.training.log import Log
 from attention.training.run import Run, default_path, open_for_training
@@ -141,7 +140,6 @@ class _Session:
         self._run, self._log, self._display = run, log, display
         self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
-        self._learning_rate = schedule(experiment.settings.optimizer, self._settings.train.steps)
         self._started = time.perf_counter()
         self._validated: tuple[int, dict[str, Any]] = (-1, {})  # the newest step and its metrics
 
@@ -155,8 +153,7 @@ class _Session:
                 f"at step {step} the loss is {values['loss']} and the gradient norm"
                 f" {values['gradient_norm']}; {kept}"
             )
-        rate = float(jnp.asarray(self._learning_rate(step - 1)))
-        self._log.scalars(step, "train", {**values, "learning_rate": rate})
+        self._log.scalars(step, "train", values)
         self._display.update(step, values)
 
     def validate(self, state: TrainState) -> None:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 from attention.tasks.batch import Batch
 from attention.tasks.copy import Copy
 from attention.tasks.text import Text
-from attention.training.experiment import Experiment, Parameters
+from attention.training.experiment import Experiment, Parameters, schedule
 from attention.training.streams import Stream, stream_key
 
 Metrics = dict[str, Float[Array, ""]]
@@ -64,12 +64,13 @@ def make_train(
 
     Returns:
       `train(state, task, until)`, which returns the new state and, over its updates, the
-      mean loss and gradient norm, with the accuracies on the training batch that would
+      mean loss and gradient norm, with the last learning rate, and the accuracies on the training batch that would
       come next (teacher-forced).
     """
     settings = experiment.settings
     train_key = stream_key(settings.seed, Stream.TRAIN)
     dropout_key = stream_key(settings.seed, Stream.DROPOUT)
+    learning_rate = schedule(settings.optimizer, settings.train.steps)
 
     def next_batch(task: Copy | Text, step: Array) -> Batch:
         return task.sample(jax.random.fold_in(train_key, step), settings.train.batch_size)
@@ -98,6 +99,7 @@ def make_train(
         first = state.step
         state, sums = jax.lax.fori_loop(first, until, body, (state, sums))
         metrics = jax.tree.map(lambda total: total / (until - first), sums)
+        metrics["learning_rate"] = jnp.asarray(learning_rate(state.step - 1))
         batch = next_batch(task, state.step)
         logits = experiment.model(state.parameters).logits(batch)
         return state, metrics | accuracies(logits, batch)
