@@ -64,8 +64,8 @@ def make_train(
 
     Returns:
       `train(state, task, until)`, which returns the new state and, over its updates, the
-      mean loss and gradient norm, with the last learning rate, and the accuracies on the training batch that would
-      come next (teacher-forced).
+      mean loss and gradient norm, the last learning rate, and the accuracies on the
+      training batch that would come next (teacher-forced).
     """
     settings = experiment.settings
     train_key = stream_key(settings.seed, Stream.TRAIN)
