@@ -1,6 +1,9 @@
 """Copy random sequences of up to 64 symbols, one query a position.
 
-python train.py --config configs/copy64.py          # or :bilinear, …
+    python train.py --config configs/copy64.py          # or :bilinear, …
+
+68 s (mlp) and 27 s (bilinear) on one of 2 busy CPU cores. Exact match at length 64, seeds 100 to
+102: mlp 1.0000 on each, bilinear 0.9999 ± 0.0001.
 """
 
 from ml_collections import ConfigDict
