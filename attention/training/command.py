@@ -31,17 +31,21 @@ def _parse_flags() -> None:
         # An exception in a config file comes with its traceback; its last line says it all.
         message = str(error).strip()
         raise UsageError(message.splitlines()[-1] if "Traceback" in message else message) from None
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(_unknown_field() or f"--config: {error}") from None
     except SyntaxError as error:
         raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
+    except Exception as error:  # a config file is somebody's program: anything may go wrong in it
+        kind = type(error).__name__
+        raise UsageError(_unknown_field() or f"--config: {kind}: {error}") from None
     if leftover:
         raise UsageError(f"{leftover[0]!r} is not a flag; flags begin with --")
 
 
 def _unknown_field() -> str | None:
     """Which `--config.…` flag names a field that is not there, and which are."""
-    config = _config_without_overrides()
+    try:
+        config = _config_without_overrides()
+    except Exception:  # then no field is to blame
+        return None
     for argument in sys.argv[1:]:
         name = argument.lstrip("-").partition("=")[0]
         path = name.split(".")

@@ -138,8 +138,12 @@ def read_settings(config: dict[str, Any]) -> Settings:
     return settings
 
 
-def read_config(config: ConfigDict | None) -> Settings:
-    """The checked settings of a config file's config, None where none was named.
+def read_config(config: Any) -> Settings:
+    """The checked settings of a config file's config.
+
+    Args:
+      config: a `ConfigDict`, None where none was named, or what ml_collections puts in
+        the place of one that it could not load.
 
     Raises:
       UsageError: as `read_settings`, or there is no config.
