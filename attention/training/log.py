@@ -25,9 +25,8 @@ class Log:
         _drop_after(self._file, step)
         self._lines = self._file.open("a")
         self._settings = settings
-        self._writer = SummaryWriter(
-            str(path / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._events, self._files = str(path / "tensorboard"), 0
+        self._writer = SummaryWriter(self._events, purge_step=step + 1 if step else None)
         if step == 0:
             text = settings.model_dump_json(indent=2)
             self._writer.add_text("config", f"```\n{text}\n```", 0)
@@ -58,7 +57,11 @@ class Log:
     def flush(self) -> None:
         """Puts everything on disk: before a checkpoint, so that no log lags behind it."""
         self._lines.flush()
-        self._writer.flush()
+        # tensorboardX's own flush does not wait for its queue; closing does. The next events
+        # go to a file of another name.
+        self._writer.close()
+        self._files += 1
+        self._writer = SummaryWriter(self._events, filename_suffix=f".{self._files}")
 
 
 def _drop_after(file: Path, step: int) -> None:
