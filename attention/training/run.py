@@ -48,10 +48,6 @@ class Run:
         """Writes a JSON file into the run."""
         write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
 
-    def remove(self, name: str) -> None:
-        """Removes a file of the run, if it is there."""
-        (self.path / name).unlink(missing_ok=True)
-
 
 def default_path(settings: Settings) -> Path:
     """`runs/<config>-<score>`."""
