@@ -1,26 +1,134 @@
-"""Normalizers: from scores to weights, over the last axis."""
+"""Normalizers: from scores to weights, over the last axis.
+
+All share a contract. `where` broadcasts against the scores; a key it rules out might as well
+be absent: its weight and its gradient are zero. A row with no allowed key has weights zero
+and gradient zero. Half precision is widened to float32 inside and comes back as it was.
+"""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 Normalizer = Callable[..., Array]
+Scores = Float[Array, "*lead keys"]
+Weights = Float[Array, "*lead keys"]
+Where = Bool[Array, "*#lead #keys"] | None
 
 
-def softmax(
-    scores: Float[Array, "*lead keys"], where: Bool[Array, "*#lead #keys"] | None = None
-) -> Float[Array, "*lead keys"]:
-    """`exp(s_j) / Σ exp(s_j)` over the keys allowed by `where`.
+def softmax(scores: Scores, where: Where = None) -> Weights:
+    """`exp(s_j) / Σ exp(s_j)`."""
+    return _over_allowed(jax.nn.softmax, scores, where)
 
-    A row with no allowed key has weights zero and gradient zero.
+
+def sigmoid(scores: Scores, where: Where = None) -> Weights:
+    """`σ(s_j − log n)` for `n` allowed keys (arXiv 2409.04431).
+
+    Each key is weighed by itself: the weights of a row do not sum to one, though thanks to
+    `log n` they come near it at scores near zero.
     """
+    allowed = jnp.broadcast_to(True if where is None else where, scores.shape)
+    num_keys = jnp.sum(allowed, axis=-1, keepdims=True)
+    return _over_allowed(lambda s: sigmoid_among(s, num_keys), scores, where)
+
+
+def sigmoid_among(scores: Scores, num_keys: Shaped[Array, "*#lead 1"]) -> Weights:
+    """`σ(s_j − log n)` with `n` given, for whoever sees a part of the keys; `n = 0` will do."""
+    return jax.nn.sigmoid(scores - jnp.log(jnp.maximum(num_keys, 1).astype(scores.dtype)))
+
+
+def sparsemax(scores: Scores, where: Where = None) -> Weights:
+    """`[s_j − τ]₊`, with `τ` such that they sum to one (arXiv 1602.02068).
+
+    It is the point of the simplex nearest to the scores, and often on its boundary: keys
+    far enough below the best have weight zero.
+    """
+    return _over_allowed(_sparsemax, scores, where)
+
+
+def entmax15(scores: Scores, where: Where = None) -> Weights:
+    """`[s_j/2 − τ]₊²`, with `τ` such that they sum to one (arXiv 1905.05702).
+
+    Tsallis entmax with α = 3/2, halfway between softmax (1) and sparsemax (2).
+    """
+    return _over_allowed(lambda s: jnp.square(_entmax15_roots(s)), scores, where)
+
+
+def _over_allowed(function: Callable[[Array], Array], scores: Scores, where: Where) -> Weights:
+    """The contract above, for a `function` of finite scores, at least float32, without mask."""
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        raise ValueError(f"scores must be floating, got {scores.dtype} of shape {scores.shape}")
+    wide = scores.astype(jnp.float32) if jnp.finfo(scores.dtype).bits < 32 else scores
     if where is None:
-        return jax.nn.softmax(scores, axis=-1)
+        return function(wide).astype(scores.dtype)
+    where = jnp.broadcast_to(where, scores.shape)
     # The lowest finite number, not −inf: a row of −inf would be NaN, forward or backward.
-    scores = jnp.where(where, scores, jnp.finfo(scores.dtype).min)
-    return jnp.where(where, jax.nn.softmax(scores, axis=-1), 0.0)
+    weights = function(jnp.where(where, wide, jnp.finfo(wide.dtype).min))
+    return jnp.where(where, weights, 0.0).astype(scores.dtype)
 
 
-NORMALIZERS: dict[str, Normalizer] = {"softmax": softmax}
+@jax.custom_jvp
+def _sparsemax(scores: Scores) -> Weights:
+    x = _below_best(scores)
+    # τ(k) = (x₁ + … + x_k − 1) / k, of the k best keys alone, rises with k while the next
+    # key exceeds it and falls from then on: its maximum is the threshold.
+    sums = jnp.cumsum(jnp.sort(x, axis=-1, descending=True), axis=-1)
+    threshold = jnp.max((sums - 1) / _counts(x), axis=-1, keepdims=True, initial=-1)
+    return jnp.maximum(x - threshold, 0)
+
+
+@_sparsemax.defjvp
+def _sparsemax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """`dp_j = ds_j − (mean of ds over the support)`, on the support."""
+    weights = _sparsemax(*primals)
+    return weights, _less_mean(*tangents, (weights > 0).astype(weights.dtype))
+
+
+@jax.custom_jvp
+def _entmax15_roots(scores: Scores) -> Weights:
+    """The square roots `[s_j/2 − τ]₊` of the weights: unlike a root, a square is smooth at 0."""
+    x = _below_best(scores / 2)
+    # τ(k) = mean − √((1 − scatter) / k) solves (x₁ − τ)² + … + (x_k − τ)² = 1. The threshold
+    # is the greatest of those that leave their k keys above them.
+    best, counts = jnp.sort(x, axis=-1, descending=True), _counts(x)
+    mean = jnp.cumsum(best, axis=-1) / counts
+    scatter = jnp.cumsum(best**2, axis=-1) - counts * mean**2
+    thresholds = mean - jnp.sqrt(jnp.maximum(1 - scatter, 0) / counts)
+    threshold = jnp.max(thresholds, -1, keepdims=True, initial=-1, where=thresholds <= best)
+    # The scatter has suffered from cancellation: one step of Newton's method repairs that.
+    roots = jnp.maximum(x - threshold, 0)
+    slope = 2 * jnp.sum(roots, axis=-1, keepdims=True)
+    excess = jnp.sum(roots**2, axis=-1, keepdims=True) - 1
+    return jnp.maximum(x - threshold - excess / slope, 0)
+
+
+@_entmax15_roots.defjvp
+def _entmax15_roots_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """`2 dr_j = ds_j − (mean of ds, weighted by the roots)`, on the support."""
+    roots = _entmax15_roots(*primals)
+    return roots, _less_mean(*tangents, roots) / 2
+
+
+def _less_mean(tangent: Array, measure: Array) -> Array:
+    """The tangent less its mean under `measure`, where that is positive; zero elsewhere."""
+    mean = jnp.average(tangent, axis=-1, weights=measure, keepdims=True)
+    return jnp.where(measure > 0, tangent - mean, 0)
+
+
+def _below_best(x: Scores) -> Scores:
+    """`x` less its maximum. What falls below −1 becomes −1: `τ` is no less, its weight zero."""
+    return jnp.maximum(x - jnp.max(x, axis=-1, keepdims=True, initial=-jnp.inf), -1)
+
+
+def _counts(x: Scores) -> Scores:
+    """1, 2, … along the last axis."""
+    return jax.lax.broadcasted_iota(x.dtype, x.shape, x.ndim - 1) + 1
+
+
+NORMALIZERS: dict[str, Normalizer] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "sparsemax": sparsemax,
+    "entmax15": entmax15,
+}
