@@ -1,17 +1,34 @@
 """`attend`: from a form to its context, by the algorithm that serves it best."""
 
+import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from attention.algorithms import dense, inner_product, key_only
-from attention.forms import Form, InnerProduct, KeyOnly
-from attention.masks import Mask
+from attention.algorithms import additive, dense, inner_product, key_only, prefix, streaming
+from attention.biases import Bias
+from attention.forms import (
+    Additive,
+    Form,
+    InnerProduct,
+    KeyOnly,
+    Pairwise,
+    as_pytree,
+    size_of,
+)
+from attention.masks import Both, Causal, Mask
 from attention.normalizers import NORMALIZERS, Normalizer
 
-Implementation = Literal["dense", "key_only", "inner_product"]
+Implementation = Literal["dense", "streaming", "additive", "inner_product", "key_only", "prefix"]
+
+# Above so many pairs, in all, tiles are faster than whole arrays, which leave the caches.
+STREAMING_PAIRS = 2**22
+# A Pairwise score may compute a long vector a pair: its whole arrays leave them sooner.
+STREAMING_PAIRWISE_PAIRS = 2**18
+# Below so many terms, in all, what the sweeps of `additive` save is lost in their loops.
+ADDITIVE_TERMS = 2**22
 
 
 def attend(
@@ -19,6 +36,7 @@ def attend(
     values: Float[Array, "*lead keys value_dim"],
     *,
     mask: Mask | None = None,
+    bias: Bias | None = None,
     normalizer: str = "softmax",
     implementation: Implementation | None = None,
 ) -> Float[Array, "*lead queries value_dim"]:
@@ -32,9 +50,10 @@ def attend(
       values: what is mixed.
       mask: which query may attend to which key. A query that may attend to none gets a
         context of zero.
+      bias: what positions add to the scores, see `attention.biases`.
       normalizer: a key of `NORMALIZERS`.
       implementation: None picks; a name forces an algorithm, and one that cannot serve
-        this form, mask and normalizer says so. All are exact.
+        this request says so. All are exact; `attention.algorithms` has one a file.
 
     Raises:
       ValueError: shapes do not fit, or the request is impossible; the message names what
@@ -42,34 +61,36 @@ def attend(
     """
     _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
-    possible = _possible(form, mask, normalizer)
-    chosen = possible[0] if implementation is None else implementation
-    if chosen not in possible:
+    bias = _bias_as_pytree(bias)
+    possible = _possible(form, mask, bias, normalizer)
+    if implementation is None:
+        chosen = _best(possible, form, values)
+    elif implementation in possible:
+        chosen = implementation
+    else:
         raise ValueError(
-            f"implementation={chosen!r} cannot serve {type(form).__name__} with"
-            f" mask={type(mask).__name__} and normalizer={normalizer!r};"
-            f" possible here: {', '.join(possible)}"
+            f"implementation={implementation!r} cannot serve {type(form).__name__} with"
+            f" mask={type(mask).__name__}, bias={type(bias).__name__} and"
+            f" normalizer={normalizer!r}; possible here: {', '.join(possible)}"
         )
-    if chosen == "key_only":
-        assert isinstance(form, KeyOnly)
-        return key_only.attend(form, values, mask, normalize)
-    if chosen == "inner_product":
-        assert isinstance(form, InnerProduct)
-        if implementation is None:
-            return _inner_product_by_platform(form, values, mask, normalize)
-        return inner_product.attend(form, values, mask)
-    return dense.attend(form, values, mask, normalize)[0]
-
-
-def _inner_product_by_platform(
-    form: InnerProduct, values: Array, mask: Mask | None, normalize: Normalizer
-) -> Array:
-    """On a CPU the kernel is the dense algorithm too, with transpositions on top."""
-
-    def on_cpu(form: InnerProduct, values: Array, mask: Mask | None) -> Array:
-        return dense.attend(form, values, mask, normalize)[0]
-
-    return jax.lax.platform_dependent(form, values, mask, cpu=on_cpu, default=inner_product.attend)
+    match chosen:
+        case "streaming":
+            return streaming.attend(form, values, mask, bias, normalizer)
+        case "additive":
+            return dense.mix(additive.scores, form, values, mask, bias, normalize)[0]
+        case "inner_product" if implementation is None:
+            assert isinstance(form, InnerProduct)
+            return _inner_product_by_platform(form, values, mask, bias, normalize)
+        case "inner_product":
+            assert isinstance(form, InnerProduct)
+            return inner_product.attend(form, values, mask, bias)
+        case "key_only":
+            assert isinstance(form, KeyOnly)
+            return key_only.attend(form, values, mask, normalize)
+        case "prefix":
+            assert isinstance(form, KeyOnly)
+            return _attend_prefixes(form, values, mask)
+    return dense.attend(form, values, mask, bias, normalize)[0]
 
 
 def attend_with_weights(
@@ -77,20 +98,86 @@ def attend_with_weights(
     values: Float[Array, "*lead keys value_dim"],
     *,
     mask: Mask | None = None,
+    bias: Bias | None = None,
     normalizer: str = "softmax",
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
     """`attend`, and the weights; there being weights to return, always dense."""
     _check(form, values, mask)
-    return dense.attend(form, values, mask, _find_normalizer(normalizer))
+    normalize = _find_normalizer(normalizer)
+    return dense.attend(form, values, mask, _bias_as_pytree(bias), normalize)
 
 
-def _possible(form: Form, mask: Mask | None, normalizer: str) -> list[Implementation]:
-    """The algorithms that serve this request, best first."""
-    if isinstance(form, KeyOnly) and (mask is None or mask.keys_only):
-        return ["key_only", "dense"]
+def _possible(
+    form: Form, mask: Mask | None, bias: Bias | None, normalizer: str
+) -> list[Implementation]:
+    """The algorithms that serve this request; first, what only this form has."""
+    possible: list[Implementation] = []
+    if isinstance(form, KeyOnly) and bias is None:
+        if mask is None or mask.keys_only:
+            possible.append("key_only")
+        elif normalizer == "softmax" and _causal_parts(mask) is not None:
+            possible.append("prefix")
     if isinstance(form, InnerProduct) and normalizer == "softmax":
-        return ["inner_product", "dense"]
-    return ["dense"]
+        possible.append("inner_product")
+    if isinstance(form, Additive):
+        possible.append("additive")
+    if normalizer in ("softmax", "sigmoid"):
+        possible.append("streaming")
+    return [*possible, "dense"]
+
+
+def _best(possible: list[Implementation], form: Form, values: Array) -> Implementation:
+    """Linear time where it can be had, whole arrays where they are small, else tiles."""
+    if possible[0] in ("key_only", "prefix"):
+        return possible[0]
+    lead = values.shape[:-2]
+    pairs = math.prod((*lead, *size_of(form, len(lead))))
+    limit = STREAMING_PAIRWISE_PAIRS if isinstance(form, Pairwise) else STREAMING_PAIRS
+    if "streaming" in possible and pairs > limit:
+        return "streaming"
+    if isinstance(form, Additive):
+        return "additive" if pairs * form.readout.shape[-1] > ADDITIVE_TERMS else "dense"
+    return "inner_product" if "inner_product" in possible else "dense"
+
+
+def _inner_product_by_platform(
+    form: InnerProduct,
+    values: Array,
+    mask: Mask | None,
+    bias: Bias | None,
+    normalize: Normalizer,
+) -> Array:
+    """On a CPU the kernel is the dense algorithm too, with transpositions on top."""
+
+    def on_cpu(form: InnerProduct, values: Array, mask: Mask | None, bias: Bias | None) -> Array:
+        return dense.attend(form, values, mask, bias, normalize)[0]
+
+    return jax.lax.platform_dependent(
+        form, values, mask, bias, cpu=on_cpu, default=inner_product.attend
+    )
+
+
+def _attend_prefixes(form: KeyOnly, values: Array, mask: Mask | None) -> Array:
+    parts = _causal_parts(mask)
+    assert parts is not None
+    causal, on_keys = parts
+    where = None if on_keys is None else on_keys.on_keys(values.shape[-2], values.ndim - 2)
+    return prefix.attend_causal(form, values, where, causal.offset)
+
+
+def _causal_parts(mask: Mask | None) -> tuple[Causal, Mask | None] | None:
+    """A causal mask and one on keys alone, if that is what `mask` is made of."""
+    if isinstance(mask, Causal):
+        return mask, None
+    if isinstance(mask, Both):
+        for causal, other in ((mask.left, mask.right), (mask.right, mask.left)):
+            if isinstance(causal, Causal) and other.keys_only:
+                return causal, other
+    return None
+
+
+def _bias_as_pytree(bias: Bias | None) -> Bias | None:
+    return None if bias is None else as_pytree(bias, jnp.arange(1), jnp.arange(1))
 
 
 def _check(form: Form, values: Array, mask: Mask | None) -> None:
@@ -100,17 +187,11 @@ def _check(form: Form, values: Array, mask: Mask | None) -> None:
             f" got {values.dtype} of shape {values.shape}"
         )
     lead, num_keys = values.ndim - 2, values.shape[-2]
-    for leaf in jax.tree.leaves(form.logits if isinstance(form, KeyOnly) else form.keys):
+    for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_key]):
         if leaf.shape[: lead + 1] != values.shape[:-1]:
             raise ValueError(f"keys of shape {leaf.shape} do not fit values of {values.shape}")
     if mask is not None:
-        mask.check(_num_queries(form, lead), num_keys)
-
-
-def _num_queries(form: Form, lead: int) -> int:
-    if isinstance(form, KeyOnly):
-        return form.num_queries
-    return jax.tree.leaves(form.queries)[0].shape[lead]
+        mask.check(size_of(form, lead)[0], num_keys)
 
 
 def _find_normalizer(name: str) -> Normalizer:

@@ -4,20 +4,28 @@ A score is one equation on two vectors. Its form is that equation seen over all
 queries and keys at once, with as much structure as the score can promise. The four
 forms are frozen pytrees. Each is defined for one attention problem and has a dense
 reference, `scores()`, of shape `[queries, keys]`; `jax.vmap` adds batch and head axes
-in front of every leaf, which is what `attend` takes.
+in front of every leaf, which is what `attend` takes. `per_query` and `per_key` name the
+fields that have an axis of queries or keys, by which a form can be cut into tiles.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.tree_util import Partial, register_dataclass
+import numpy as np
+from jax.tree_util import register_dataclass
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 Activation = Callable[[Array], Array]
+
+
+def accumulator(*dtypes: DTypeLike) -> np.dtype:
+    """What to add numbers of these types up in: float32 at the least."""
+    return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
 def static(**kwargs: Any) -> Any:
@@ -37,6 +45,9 @@ class KeyOnly:
 
     logits: Float[Array, "*lead keys"]
     num_queries: int = static()
+
+    per_query: ClassVar = ()
+    per_key: ClassVar = ("logits",)
 
     def scores(self) -> Float[Array, "queries keys"]:
         return jnp.broadcast_to(self.logits, (self.num_queries, *self.logits.shape))
@@ -59,12 +70,16 @@ class InnerProduct:
     query_bias: Float[Array, "*lead queries"] | None = None
     key_bias: Float[Array, "*lead keys"] | None = None
 
+    per_query: ClassVar = ("queries", "query_bias")
+    per_key: ClassVar = ("keys", "key_bias")
+
     def scores(self) -> Float[Array, "queries keys"]:
-        scores = self.queries @ self.keys.T
+        dtype = accumulator(self.queries.dtype, self.keys.dtype)
+        scores = jnp.matmul(self.queries, self.keys.T, preferred_element_type=dtype)
         if self.query_bias is not None:
-            scores = scores + self.query_bias[:, None]
+            scores = scores + self.query_bias[:, None].astype(dtype)
         if self.key_bias is not None:
-            scores = scores + self.key_bias[None, :]
+            scores = scores + self.key_bias[None, :].astype(dtype)
         return scores
 
 
@@ -87,6 +102,9 @@ class Additive:
     readout: Float[Array, "*lead hidden"]
     activation: Activation = static(default=jnp.tanh)
 
+    per_query: ClassVar = ("queries",)
+    per_key: ClassVar = ("keys",)
+
     def scores(self) -> Float[Array, "queries keys"]:
         return self.activation(self.queries[:, None, :] + self.keys[None, :, :]) @ self.readout
 
@@ -106,6 +124,9 @@ class Pairwise:
     queries: PyTree
     keys: PyTree
 
+    per_query: ClassVar = ("queries",)
+    per_key: ClassVar = ("keys",)
+
     def scores(self) -> Float[Array, "queries keys"]:
         over_keys = jax.vmap(self._scalar_score, in_axes=(None, 0))
         return jax.vmap(over_keys, in_axes=(0, None))(self.queries, self.keys)
@@ -115,12 +136,35 @@ class Pairwise:
         if score.shape:
             raise ValueError(
                 f"a score must return a scalar, shape (), for one query and one key;"
-                f" {_name(self.score)} returned shape {score.shape}"
+                f" {name_of(self.score)} returned shape {score.shape}"
             )
         return score
 
 
 Form = KeyOnly | InnerProduct | Additive | Pairwise
+
+
+def size_of(form: Form, lead: int) -> tuple[int, int]:
+    """The number of queries and of keys of a form with so many leading axes."""
+    if isinstance(form, KeyOnly):
+        return form.num_queries, form.logits.shape[lead]
+    return tuple(jax.tree.leaves(side)[0].shape[lead] for side in (form.queries, form.keys))
+
+
+def num_leading_axes(form: Form) -> int:
+    """How many axes precede those of queries and keys.
+
+    Raises:
+      ValueError: queries that are not one array do not show it.
+    """
+    if isinstance(form, KeyOnly):
+        return form.logits.ndim - 1
+    if not isinstance(form.queries, jax.Array):
+        raise ValueError(
+            "how many leading axes a form has does not show where its queries are a"
+            f" {type(form.queries).__name__}: pass lead="
+        )
+    return form.queries.ndim - 2
 
 
 def form_of(score: Callable[[Any, Any], Array], queries: PyTree, keys: PyTree) -> Form:
@@ -133,11 +177,37 @@ def form_of(score: Callable[[Any, Any], Array], queries: PyTree, keys: PyTree) -
     """
     if hasattr(score, "form"):
         return score.form(queries, keys)
-    if not isinstance(score, nnx.Module | Partial):
-        score = Partial(score)  # a pytree without leaves: it may enter a transformation
-    return Pairwise(score, queries, keys)
+    query, key = jax.tree.map(lambda leaf: leaf[0], (queries, keys))
+    return Pairwise(as_pytree(score, query, key), queries, keys)
 
 
-def _name(score: Callable) -> str:
-    score = score.func if isinstance(score, Partial) else score
-    return getattr(score, "__name__", type(score).__name__)
+@register_dataclass
+@dataclass(frozen=True)
+class Closure:
+    """A plain function, and the arrays that it has closed over."""
+
+    function: Callable[..., Any] = static()
+    arrays: list[Array]
+    name: str = static()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments, *self.arrays)
+
+
+def as_pytree(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+    """A function that may enter a transformation with all that it depends on.
+
+    Args:
+      function: a pytree, such as a module, which is returned; or a plain function.
+      examples: arguments like those that it will get.
+    """
+    if not jax.tree_util.all_leaves([function]):
+        return function
+    return Closure(*jax.closure_convert(function, *examples), name_of(function))
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What its author calls it."""
+    if isinstance(function, Closure):
+        return function.name
+    return getattr(function, "__name__", type(function).__name__)

@@ -10,8 +10,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from attention.attend import Implementation, attend, attend_with_weights
+from attention.biases import Bias
 from attention.forms import Form, form_of
 from attention.masks import Mask
+from attention.statistics import Statistics, statistics
 
 
 class Attention(nnx.Module):
@@ -29,6 +31,8 @@ class Attention(nnx.Module):
       key_dim: size of a key.
       heads: number of heads; it must divide the size of the values.
       normalizer: name of the normalizer, see `attention.normalizers`.
+      bias: what positions add to the scores: a class of `attention.biases`, or one's own,
+        made by `bias(heads, rngs=…)`.
       implementation: name of the algorithm, see `attention.attend`; None picks.
       rngs: source of the score's initial parameters.
       **options: passed on to the score class.
@@ -42,6 +46,7 @@ class Attention(nnx.Module):
         *,
         heads: int = 1,
         normalizer: str = "softmax",
+        bias: Callable[..., Bias] | None = None,
         implementation: Implementation | None = None,
         rngs: nnx.Rngs,
         **options: Any,
@@ -56,6 +61,7 @@ class Attention(nnx.Module):
         self.heads = heads
         self.normalizer = normalizer
         self.implementation = implementation
+        self.bias = None if bias is None else nnx.data(bias(heads, rngs=rngs))
         self.shares_score = not isinstance(score, type)
         if self.shares_score:
             if options:
@@ -90,6 +96,7 @@ class Attention(nnx.Module):
             form,
             values,
             mask=mask,
+            bias=self.bias,
             normalizer=self.normalizer,
             implementation=self.implementation,
         )
@@ -105,8 +112,26 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "*batch queries value_dim"], Float[Array, "*batch heads queries keys"]]:
         """The context of every query, and each head's weights over the keys."""
         form, values = self._form_and_values(queries, keys, values)
-        context, weights = attend_with_weights(form, values, mask=mask, normalizer=self.normalizer)
+        context, weights = attend_with_weights(
+            form, values, mask=mask, bias=self.bias, normalizer=self.normalizer
+        )
         return _join_heads(context), weights
+
+    def statistics(
+        self,
+        queries: PyTree,
+        keys: PyTree,
+        values: Float[Array, "*batch keys value_dim"] | None = None,
+        *,
+        mask: Mask | None = None,
+        top_k: int = 1,
+    ) -> Statistics:
+        """What every query attends to under a softmax, in a few numbers for each head.
+
+        Unlike the weights, they take no memory of `[queries, keys]`.
+        """
+        form, values = self._form_and_values(queries, keys, values)
+        return statistics(form, mask=mask, bias=self.bias, top_k=top_k, lead=values.ndim - 2)
 
     def _form_and_values(
         self, queries: PyTree, keys: PyTree, values: Array | None
@@ -122,13 +147,16 @@ class Attention(nnx.Module):
         batch_axes = values.ndim - 2
         query_axis = None if _shared_by_batch(queries, batch_axes) else 0
         forms = jax.vmap(
-            form_of,
+            self._form_of_head,
             in_axes=(None if self.shares_score else 0, None, None),
             axis_size=self.heads,
         )
         for _ in range(batch_axes):
             forms = jax.vmap(forms, in_axes=(None, query_axis, 0))
         return forms(self.score, queries, keys), _split_heads(values, self.heads)
+
+    def _form_of_head(self, score: Callable[..., Any], queries: PyTree, keys: PyTree) -> Form:
+        return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
 
 
 def _as_values(keys: PyTree) -> Array:

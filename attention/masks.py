@@ -44,6 +44,18 @@ class Mask:
             )
         return _aligned(allowed, lead)
 
+    def on_keys(self, num_keys: int, lead: int) -> Bool[Array, "*lead keys"]:
+        """What a mask on keys alone allows to every query."""
+        keys = jnp.arange(num_keys)
+        return self.evaluate(jnp.zeros(1, keys.dtype), keys, lead)[..., 0, :]
+
+    def reaches(self, queries: range, keys: range) -> bool:
+        """Could any of these queries attend to any of these keys? If not, they may be skipped.
+
+        Decided before any array is known, and so generously.
+        """
+        return True
+
     def check(self, num_queries: int, num_keys: int) -> None:
         """Refuses scores that this mask was not made for.
 
@@ -72,6 +84,9 @@ class Both(Mask):
         lead = max(left.ndim, right.ndim) - 2
         return _aligned(left, lead) & _aligned(right, lead)
 
+    def reaches(self, queries: range, keys: range) -> bool:
+        return self.left.reaches(queries, keys) and self.right.reaches(queries, keys)
+
     def check(self, num_queries: int, num_keys: int) -> None:
         self.left.check(num_queries, num_keys)
         self.right.check(num_queries, num_keys)
@@ -87,6 +102,9 @@ class Causal(Mask):
     def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         return key_index[None, :] <= query_index[:, None] + self.offset
 
+    def reaches(self, queries: range, keys: range) -> bool:
+        return keys[0] <= queries[-1] + self.offset
+
 
 @register_dataclass
 @dataclass(frozen=True)
@@ -97,6 +115,9 @@ class Window(Mask):
 
     def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         return jnp.abs(key_index[None, :] - query_index[:, None]) <= self.width
+
+    def reaches(self, queries: range, keys: range) -> bool:
+        return keys[0] <= queries[-1] + self.width and queries[0] <= keys[-1] + self.width
 
 
 @register_dataclass

@@ -270,12 +270,32 @@ def test_a_mask_with_more_axes_than_the_scores_is_refused():
 @pytest.mark.parametrize(
     ("kind", "mask", "implementation", "message"),
     [
-        (Additive, None, "inner_product", r"Additive with mask=NoneType .* here: dense$"),
-        (Pairwise, None, "key_only", r"'key_only' cannot serve Pairwise .* here: dense$"),
-        (InnerProduct, None, "key_only", r"possible here: inner_product, dense$"),
-        (KeyOnly, None, "inner_product", r"possible here: key_only, dense$"),
-        (KeyOnly, masks.causal(), "key_only", r"KeyOnly with mask=Causal .* here: dense$"),
-        (Additive, None, "fastest", r"implementation='fastest' .* possible here: dense$"),
+        (
+            Additive,
+            None,
+            "inner_product",
+            r"Additive with mask=NoneType .* here: additive, streaming, dense$",
+        ),
+        (
+            Pairwise,
+            None,
+            "key_only",
+            r"'key_only' cannot serve Pairwise .* here: streaming, dense$",
+        ),
+        (InnerProduct, None, "key_only", r"possible here: inner_product, streaming, dense$"),
+        (KeyOnly, None, "inner_product", r"possible here: key_only, streaming, dense$"),
+        (
+            KeyOnly,
+            masks.causal(),
+            "key_only",
+            r"KeyOnly with mask=Causal .* here: prefix, streaming, dense$",
+        ),
+        (
+            Additive,
+            None,
+            "fastest",
+            r"implementation='fastest' .* possible here: additive, streaming, dense$",
+        ),
     ],
 )
 def test_an_impossible_implementation_is_refused(kind, mask, implementation, message):

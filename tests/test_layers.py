@@ -305,8 +305,14 @@ def test_a_score_that_returns_a_vector_is_named_with_its_shape():
     ("settings", "message"),
     [
         ({"normalizer": "sofmax"}, "normalizer='sofmax' is unknown; choose softmax"),
-        ({"implementation": "fastest"}, "implementation='fastest' .* possible here: dense"),
-        ({"implementation": "key_only"}, "'key_only' cannot serve Additive .* here: dense"),
+        (
+            {"implementation": "fastest"},
+            "implementation='fastest' .* possible here: additive, streaming, dense",
+        ),
+        (
+            {"implementation": "key_only"},
+            "'key_only' cannot serve Additive .* here: additive, streaming, dense",
+        ),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

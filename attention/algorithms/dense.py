@@ -4,11 +4,14 @@ Time and memory O(queries · keys).
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from attention.biases import Bias
 from attention.forms import Form
 from attention.masks import Mask
 from attention.normalizers import Normalizer
@@ -18,20 +21,40 @@ def attend(
     form: Form,
     values: Float[Array, "*lead keys value_dim"],
     mask: Mask | None,
+    bias: Bias | None,
     normalizer: Normalizer,
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
     """The context, and the weights it was mixed with."""
+    return mix(scores, form, values, mask, bias, normalizer)
+
+
+def scores(form: Form) -> Float[Array, "batch queries keys"]:
+    """`form.scores()` for each element of a batch."""
+    return jax.vmap(lambda form: form.scores())(form)
+
+
+def mix(
+    scores_of: Callable[[Any], Array],
+    form: Form,
+    values: Float[Array, "*lead keys value_dim"],
+    mask: Mask | None,
+    bias: Bias | None,
+    normalizer: Normalizer,
+) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
+    """The same, by a function that computes the scores of a form with one leading axis."""
     lead = values.shape[:-2]
-    scores = all_scores(form, lead)
-    weights = normalizer(scores, where=allowed_pairs(mask, scores.shape))
+    pairs = scores_of(collapse(form, lead))
+    pairs = pairs.reshape(*lead, *pairs.shape[1:])
+    if bias is not None:
+        pairs = pairs + all_biases(bias, pairs.shape).astype(pairs.dtype)
+    weights = normalizer(pairs, where=allowed_pairs(mask, pairs.shape))
     context = collapse(weights.astype(values.dtype), lead) @ collapse(values, lead)
     return context.reshape(*lead, *context.shape[1:]), weights
 
 
-def all_scores(form: Form, lead: tuple[int, ...]) -> Float[Array, "*lead queries keys"]:
-    """`form.scores()` under leading axes."""
-    scores = jax.vmap(type(form).scores)(collapse(form, lead))
-    return scores.reshape(*lead, *scores.shape[1:])
+def all_biases(bias: Bias, shape: tuple[int, ...]) -> Float[Array, "*lead queries keys"]:
+    """The bias of scores of this shape."""
+    return jnp.broadcast_to(bias(jnp.arange(shape[-2]), jnp.arange(shape[-1])), shape)
 
 
 def allowed_pairs(

@@ -4,25 +4,31 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from attention.algorithms.dense import allowed_pairs
+from attention.algorithms.dense import all_biases, allowed_pairs
+from attention.biases import Bias
 from attention.forms import InnerProduct
 from attention.masks import Mask
 
 
 def attend(
-    form: InnerProduct, values: Float[Array, "*lead keys value_dim"], mask: Mask | None
+    form: InnerProduct,
+    values: Float[Array, "*lead keys value_dim"],
+    mask: Mask | None,
+    bias: Bias | None,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query. The query bias cancels in the softmax."""
     value_dim = values.shape[-1]
     width = max(value_dim, form.queries.shape[-1])  # the kernel wants one width for all
-    bias = None if form.key_bias is None else form.key_bias[..., None, :]
     lead = values.shape[:-2]
-    allowed = allowed_pairs(mask, (*form.queries.shape[:-1], values.shape[-2]))
+    shape = (*form.queries.shape[:-1], values.shape[-2])
+    allowed = allowed_pairs(mask, shape)
+    biases = [] if form.key_bias is None else [form.key_bias[..., None, :]]
+    biases += [] if bias is None else [all_biases(bias, shape).astype(form.queries.dtype)]
     context = jax.nn.dot_product_attention(
         _time_major(_pad(form.queries, width)),
         _time_major(_pad(form.keys, width)),
         _time_major(_pad(values, width)),
-        bias=None if bias is None else _four_axes(bias, lead),
+        bias=_four_axes(sum(biases[1:], biases[0]), lead) if biases else None,
         mask=None if allowed is None else _four_axes(allowed, lead),
         scale=1.0,
     )

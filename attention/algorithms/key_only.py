@@ -15,10 +15,7 @@ def attend(
     normalizer: Normalizer,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query; the mask, if any, must be on keys alone."""
-    where = None
-    if mask is not None:
-        keys = jnp.arange(values.shape[-2])
-        where = mask.evaluate(jnp.zeros(1, keys.dtype), keys, values.ndim - 2)[..., 0, :]
+    where = None if mask is None else mask.on_keys(values.shape[-2], values.ndim - 2)
     weights = normalizer(form.logits, where=where).astype(values.dtype)
     context = weights[..., None, :] @ values
     return jnp.broadcast_to(context, (*values.shape[:-2], form.num_queries, values.shape[-1]))

@@ -1,0 +1,266 @@
+"""The scores of the `Additive` form, without an array of `[queries, keys, hidden]`.
+
+`s_ij = Σ_h readout_h · activation(q_ih + k_jh)` is computed in sweeps: a running sum to which
+every turn adds a group of terms, none of which meets memory. Three things make them cheap:
+
+- *tanh is a reciprocal in disguise*: `tanh(q + k) = 1 − 2r` with `r = 1 / (1 + e^2q e^2k)`. The
+  exponentials are per row and per column, and two terms share one division, the slow
+  operation: `1/a = b / ab` and `1/b = a / ab`. That is exact; `_regime` guards it from overflow.
+- *the derivative needs no tanh either*: `d tanh = 4 (r − r²)`.
+- *each cotangent has a sweep of its own.* `_tangent` is written as three sums, over keys,
+  queries and readout, whose transposes add up whole arrays, elementwise. One sum for all
+  would reduce over the last axis, which is slow wherever vectors are processed.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from attention.forms import Activation, Additive, accumulator
+
+Pair = tuple[Array, Array]
+
+# Terms a turn. XLA does not vectorize loops over fewer on a CPU: five times the time.
+GROUP = 16
+
+
+def scores(form: Additive) -> Float[Array, "batch queries keys"]:
+    """`form.scores()` for each element of a batch, in float32 or better."""
+    batch, num_queries, _ = form.queries.shape
+    # Vectors run along the last axis: let that be a long one.
+    axis = 1 if batch >= max(num_queries, form.keys.shape[1]) else 2
+    units = _TANH if form.activation is jnp.tanh else (_elementwise(form.activation),)
+    sums = _scores(
+        units,
+        axis,
+        _hidden_first(form.queries, axis),
+        _hidden_first(form.keys, axis),
+        _hidden_first(form.readout[:, None, :], axis),
+    )
+    return jnp.moveaxis(sums, -1, 0) if axis == 1 else sums
+
+
+def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
+    """`[hidden, …]` with n at `axis` and the batch at the other: `n` is 1 or 2."""
+    array = jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
+    return array.astype(accumulator(array.dtype))
+
+
+# Units: how an activation is computed.
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A way to compute `activation(q + k)`, two terms at a time.
+
+    With terms `t = join(x, y)` of prepared queries and keys, the activation is
+    `offset + factor · values(t)` and its derivative `slope_factor · slopes(t)`: what all
+    terms have in common is done once, to their sum.
+
+    Attributes:
+      prepare: once a row and once a column; the last argument is the axis of both.
+      join: once a pair; symmetric.
+      values, slopes: of two terms.
+    """
+
+    prepare: Callable[[Array, Array, int], Pair]
+    join: Callable[[Array, Array], Array]
+    values: Callable[[Pair], Pair]
+    slopes: Callable[[Pair], Pair]
+    offset: float = 0.0
+    factor: float = 1.0
+    slope_factor: float = 1.0
+
+
+@functools.cache
+def _elementwise(activation: Activation) -> _Unit:
+    """Any activation, as it is."""
+
+    def slope(term: Array) -> Array:
+        return jax.jvp(activation, (term,), (jnp.ones_like(term),))[1]
+
+    return _Unit(
+        prepare=lambda queries, keys, axis: (queries, keys),
+        join=lambda x, y: x + y,
+        values=lambda terms: (activation(terms[0]), activation(terms[1])),
+        slopes=lambda terms: (slope(terms[0]), slope(terms[1])),
+    )
+
+
+def _reciprocal(
+    reciprocals: Callable[[Pair], Pair], *, query_limit: float, key_limit: float
+) -> _Unit:
+    """`tanh(q + k) = 1 − 2r`.
+
+    The limits keep products of exponentials finite, and no sum that tanh tells from ±1
+    is touched: where a key is cut off, `|q + k| > key_limit − query_limit > 10`.
+    """
+
+    def prepare(queries: Array, keys: Array, axis: int) -> Pair:
+        top, bottom = (f(queries, axis=axis, keepdims=True) for f in (jnp.max, jnp.min))
+        center = top / 2 + bottom / 2
+        x = jnp.clip(queries - center, -query_limit, query_limit)
+        y = jnp.clip(keys + center, -key_limit, key_limit)
+        return jnp.exp(2 * x), jnp.exp(2 * y)
+
+    def slopes(terms: Pair) -> Pair:
+        r, s = reciprocals(terms)
+        return r - r * r, s - s * s
+
+    return _Unit(
+        prepare=prepare,
+        join=lambda x, y: 1 + x * y,
+        values=reciprocals,
+        slopes=slopes,
+        offset=1.0,
+        factor=-2.0,
+        slope_factor=4.0,
+    )
+
+
+def _own_divisions(terms: Pair) -> Pair:
+    return 1 / terms[0], 1 / terms[1]
+
+
+def _one_division(terms: Pair) -> Pair:
+    both = 1 / (terms[0] * terms[1])
+    return terms[1] * both, terms[0] * both
+
+
+_TANH = (
+    _reciprocal(_one_division, query_limit=5.0, key_limit=15.5),
+    _reciprocal(_own_divisions, query_limit=16.0, key_limit=26.0),
+    _elementwise(jnp.tanh),
+)
+
+
+def _regime(queries: Array, axis: int) -> Int[Array, ""]:
+    """The first of `_TANH` that is exact here.
+
+    `q + k = (q − c) + (k + c)` for any c. With the middle of a unit's queries for c, they reach
+    to half their spread, which must be within `query_limit`. Keys may be cut off.
+    """
+    spread = jnp.max(jnp.max(queries, axis=axis) - jnp.min(queries, axis=axis), initial=0.0)
+    return jnp.where(spread <= 10.0, 0, jnp.where(spread <= 32.0, 1, 2))  # NaN: the last
+
+
+# Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and those of
+# pairs [batch, queries, keys] or [queries, keys, batch].
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _scores(units: tuple[_Unit, ...], axis: int, queries: Array, keys: Array, readout: Array):
+    sums = [functools.partial(_sum, unit, axis) for unit in units]
+    return _switch(sums, axis, queries, keys, readout)
+
+
+@_scores.defjvp
+def _scores_jvp(units: tuple[_Unit, ...], axis: int, primals: tuple, tangents: tuple) -> Pair:
+    # Checkpointed, so that a backward pass keeps the inputs and nothing of any branch.
+    sums = [jax.checkpoint(functools.partial(_tangent, unit, axis)) for unit in units]
+    return _scores(units, axis, *primals), _switch(sums, axis, *primals, *tangents)
+
+
+def _switch(
+    sums: Sequence[Callable[..., Array]], axis: int, queries: Array, *operands: Array
+) -> Array:
+    if len(sums) == 1:
+        return sums[0](queries, *operands)
+    return lax.switch(_regime(queries, axis), sums, queries, *operands)
+
+
+def _sum(unit: _Unit, axis: int, queries: Array, keys: Array, readout: Array) -> Array:
+    """The scores, a group of hidden units a turn."""
+    x, y = unit.prepare(queries, keys, axis)
+    x, y, weights = (
+        jnp.expand_dims(x, axis + 1),
+        jnp.expand_dims(y, axis),
+        jnp.expand_dims(readout, axis),
+    )
+
+    def turn(total: Array, group: list[Array]) -> tuple[Array, None]:
+        x, y, weights = group
+        for h in range(0, x.shape[0], 2):
+            u, w = unit.values((unit.join(x[h], y[h]), unit.join(x[h + 1], y[h + 1])))
+            total = total + (weights[h] * u + weights[h + 1] * w)
+        return total, None
+
+    zeros = jnp.zeros(jnp.broadcast_shapes(x.shape[1:], y.shape[1:]), x.dtype)
+    turns = max(1, x.shape[0] // GROUP)
+    total, _ = lax.scan(turn, zeros, [_split(array, turns) for array in (x, y, weights)])
+    return unit.factor * total + unit.offset * jnp.sum(weights, axis=0)
+
+
+def _tangent(
+    unit: _Unit,
+    axis: int,
+    queries: Array,
+    keys: Array,
+    readout: Array,
+    dq: Array,
+    dk: Array,
+    dv: Array,
+) -> Array:
+    """The derivative of the scores in a direction: three sweeps, see the top of the file."""
+    x, y = unit.prepare(queries, keys, axis)
+    slope = unit.slope_factor * readout
+    of_readout = jnp.broadcast_to(unit.factor * dv, x.shape)
+    by_queries = _directional(unit.join, unit.slopes, axis, x, y, slope * dk)
+    by_keys = _directional(unit.join, unit.slopes, axis, y, x, slope * dq)
+    by_keys += _directional(unit.join, unit.values, axis, y, x, of_readout)
+    offset = unit.offset * jnp.sum(jnp.expand_dims(dv, axis), axis=0)
+    return jnp.moveaxis(by_queries, 0, axis - 1) + jnp.moveaxis(by_keys, 0, axis) + offset
+
+
+def _directional(
+    join: Callable[[Array, Array], Array],
+    function: Callable[[Pair], Pair],
+    axis: int,
+    rows: Array,
+    columns: Array,
+    direction: Array,
+) -> Array:
+    """`Σ_h function(join(row_ih, column_jh)) direction_jh`, with the rows' axis first.
+
+    Its transpose accumulates the cotangent of `direction`, row after row.
+    """
+    num_rows = rows.shape[axis]
+    x = jnp.expand_dims(jnp.moveaxis(rows, axis, 0), axis + 1)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def sums(x: Array, y: Array, direction: Array) -> Array:
+        rows = []
+        for i in range(0, x.shape[0], 2):
+            pair = function((join(x[i], y), join(x[i + 1], y)))
+            rows += [jnp.sum(terms * direction, axis=0) for terms in pair]
+        return jnp.stack(rows)
+
+    if num_rows >= 2 * GROUP:
+        groups = _split(x, num_rows // GROUP)
+        out = lax.map(lambda x: sums(x, columns, direction), groups)
+        return out.reshape(-1, *out.shape[2:])[:num_rows]
+    # Few rows make one turn, and a loop of one turn is none: XLA would fuse the sweep with
+    # what comes before and after, at several times the cost. So loop over halves of the units.
+    x = jnp.moveaxis(_split(x, 1)[0], 1, 0)
+    parts = [_split(array, 2) for array in (x, columns, direction)]
+    zeros = jnp.zeros((x.shape[1], *columns.shape[1:]), x.dtype)
+
+    def turn(total: Array, part: list[Array]) -> tuple[Array, None]:
+        x, y, direction = part
+        return total + sums(jnp.moveaxis(x, 0, 1), y, direction), None
+
+    return lax.scan(turn, zeros, parts)[0][:num_rows]
+
+
+def _split(array: Float[Array, "n *rest"], turns: int) -> Float[Array, "turns group *rest"]:
+    """In equal groups of an even size, padded by zeros."""
+    group = 2 * -(-array.shape[0] // (2 * turns))
+    padding = turns * group - array.shape[0]
+    return jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)).reshape(
+        turns, group, *array.shape[1:]
+    )

@@ -1,0 +1,115 @@
+"""Any form, tile after tile: time O(queries · keys), memory O(queries + keys).
+
+For softmax, one rule gives every derivative. With `o_i = Σ_j p_ij v_j`, `L_i = log Σ_j exp s_ij`:
+
+    dL_i = Σ_j p_ij ds_ij        do_i = Σ_j p_ij (ds_ij (v_j − o_i) + dv_j)
+
+It is the rule of a `custom_jvp` that scans the tiles once more and computes `p` anew from `L`.
+Being linear in the tangents, it is transposed by JAX into the backward pass; being made of
+plain operations, it can be differentiated again.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from attention.algorithms.tiles import Tile, Tiles, cut
+from attention.biases import Bias
+from attention.forms import Form
+from attention.masks import Mask
+from attention.normalizers import sigmoid_among
+
+
+def attend(
+    form: Form,
+    values: Float[Array, "*lead keys value_dim"],
+    mask: Mask | None,
+    bias: Bias | None,
+    normalizer: str,
+) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, for the normalizers `softmax` and `sigmoid`."""
+    tiles, floats, others = cut(form, values, mask, bias, values.shape[:-2])
+    if normalizer == "softmax":
+        context, _ = _softmax(tiles, floats, others)
+    else:
+        context = _sigmoid(tiles, floats, others)
+    return tiles.join(context).astype(values.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Array, Array]:
+    """The contexts and the logarithms of the normalizers; zero for a query with no key."""
+    lowest = float(jnp.finfo(tiles.dtype).min)
+
+    def update(rows: tuple[Array, Array, Array], tile: Tile) -> tuple[Array, Array, Array]:
+        old, total, mixed = rows
+        scores = _where(tile.allowed, tile.scores, lowest)
+        greatest = jnp.maximum(old, jnp.max(scores, axis=-1))
+        weights = _where(tile.allowed, jnp.exp(scores - greatest[..., None]), 0.0)
+        decay = jnp.exp(old - greatest)
+        total = total * decay + jnp.sum(weights, axis=-1)
+        mixed = mixed * decay[..., None] + _mix(weights, tile.values)
+        return greatest, total, mixed
+
+    initial = tiles.full(lowest), tiles.full(0.0), tiles.full(0.0, tiles.value_dim)
+    greatest, total, mixed = tiles.scan(update, initial, floats, others)
+    some = total > 0
+    total = jnp.where(some, total, 1.0)
+    return mixed / total[..., None], jnp.where(some, greatest + jnp.log(total), 0.0)
+
+
+@_softmax.defjvp
+def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (floats, others), (d_floats, _) = primals, tangents
+    context, log_total = _softmax(tiles, floats, others)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def turn(sums: tuple[Array, Array], pair: Array) -> tuple[tuple[Array, Array], None]:
+        def scores_and_values(floats: list[Array]) -> tuple:
+            tile = tiles.tile(floats, others, pair)
+            return (tile.scores, tile.values), tile.allowed
+
+        (scores, values), (d_scores, d_values), allowed = jax.jvp(
+            scores_and_values, (floats,), (d_floats,), has_aux=True
+        )
+        weights = _where(allowed, jnp.exp(scores - log_total[pair[0]][..., None]), 0.0)
+        change = weights * d_scores
+        mixed, d_log_total = sums
+        mixed = mixed.at[pair[0]].add(_mix(change, values) + _mix(weights, d_values))
+        return (mixed, d_log_total.at[pair[0]].add(jnp.sum(change, axis=-1))), None
+
+    initial = jnp.zeros_like(context), jnp.zeros_like(log_total)
+    (mixed, d_log_total), _ = lax.scan(turn, initial, tiles.index)
+    return (context, log_total), (mixed - context * d_log_total[..., None], d_log_total)
+
+
+def _sigmoid(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
+    """The contexts. Each key is weighed by itself: no rule is needed but that of a sum."""
+
+    def count(rows: Array, tile: Tile) -> Array:
+        if tile.allowed is None:
+            return rows + tile.key_index.size
+        return rows + jnp.sum(tile.allowed, axis=-1)
+
+    num_keys = tiles.scan(count, tiles.full(0, dtype=jnp.int32), floats, others)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def turn(mixed: Array, pair: Array) -> tuple[Array, None]:
+        tile = tiles.tile(floats, others, pair)
+        weights = sigmoid_among(tile.scores, num_keys[pair[0]][..., None])
+        weights = _where(tile.allowed, weights, 0.0)
+        return mixed.at[pair[0]].add(_mix(weights, tile.values)), None
+
+    return lax.scan(turn, tiles.full(0.0, tiles.value_dim), tiles.index)[0]
+
+
+def _mix(weights: Array, values: Array | None) -> Array:
+    assert values is not None
+    return jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=weights.dtype)
+
+
+def _where(allowed: Array | None, array: Array, otherwise: float) -> Array:
+    return array if allowed is None else jnp.where(allowed, array, otherwise)

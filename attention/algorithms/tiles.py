@@ -1,0 +1,218 @@
+"""Problems cut into tiles: some queries against some keys, at a memory that does not grow."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import PyTreeDef, register_dataclass
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from attention.algorithms import additive, dense
+from attention.algorithms.dense import collapse
+from attention.biases import Bias
+from attention.forms import Additive, Form, KeyOnly, Pairwise, accumulator, size_of
+from attention.masks import Mask
+
+# Pairs in a tile, all leading axes together. What a Pairwise score computes on the way may
+# be a long vector a pair, so its tiles are smaller.
+TILE_SIZE = 2**20
+PAIRWISE_TILE_SIZE = 2**16
+LARGEST_BLOCK = 1024
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Tile:
+    """Some queries against some keys. All leading axes are one.
+
+    Attributes:
+      scores: with the bias, in float32 or better.
+      allowed: which of the scores count; None for all.
+      key_index: of the columns.
+      values: of these keys, if the problem has values.
+    """
+
+    scores: Float[Array, "batch queries keys"]
+    allowed: Bool[Array, "batch queries keys"] | None
+    key_index: Int[Array, " keys"]
+    values: Float[Array, "batch keys value_dim"] | None
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a problem is cut: all that is known of it before its arrays are.
+
+    Attributes:
+      form: which form, and its static fields.
+      lead: the leading axes.
+      num_queries, num_keys: in all.
+      query_block, key_block: size of a tile. The last tiles may jut out.
+      pairs: the blocks of queries and of keys that meet.
+      structure: of the arrays.
+      is_float: which of the arrays have derivatives. They are kept apart from the others,
+        as a `custom_jvp` wants it.
+      value_dim: of the values, if there are any.
+      dtype: to compute and to add up in.
+    """
+
+    form: tuple[type, tuple[tuple[str, Any], ...]]
+    lead: tuple[int, ...]
+    num_queries: int
+    num_keys: int
+    query_block: int
+    key_block: int
+    pairs: tuple[tuple[int, int], ...]
+    structure: PyTreeDef
+    is_float: tuple[bool, ...]
+    value_dim: int
+    dtype: np.dtype
+
+    def tile(self, floats: list[Array], others: list[Array], pair: Int[Array, "2"]) -> Tile:
+        """The tile of a pair of blocks."""
+        sources = {True: iter(floats), False: iter(others)}
+        arrays = jax.tree.unflatten(self.structure, [next(sources[own]) for own in self.is_float])
+        by_query, by_key = (
+            jax.tree.map(lambda leaf, block=block: leaf[block], arrays[name])
+            for name, block in zip(("by_query", "by_key"), pair, strict=True)
+        )
+        values = by_key.pop("values")
+        kind, static = self.form
+        form = kind(**by_query, **by_key, **arrays["shared"], **dict(static))
+        scores = _scores(form).astype(self.dtype)
+        query_index = pair[0] * self.query_block + jnp.arange(self.query_block)
+        key_index = pair[1] * self.key_block + jnp.arange(self.key_block)
+        # No mask and no bias is asked for what does not exist.
+        inside = (
+            jnp.minimum(query_index, self.num_queries - 1),
+            jnp.minimum(key_index, self.num_keys - 1),
+        )
+        if arrays["bias"] is not None:
+            scores = scores + self._collapsed(arrays["bias"](*inside)).astype(self.dtype)
+        allowed = None
+        if arrays["mask"] is not None:
+            allowed = self._collapsed(arrays["mask"].evaluate(*inside, len(self.lead)))
+        if self.num_keys % self.key_block:
+            exists = jnp.broadcast_to((key_index < self.num_keys)[None, None, :], scores.shape)
+            allowed = exists if allowed is None else allowed & exists
+        return Tile(scores, allowed, key_index, values)
+
+    def scan(
+        self,
+        update: Callable[[PyTree, Tile], PyTree],
+        initial: PyTree,
+        floats: list[Array],
+        others: list[Array],
+    ) -> PyTree:
+        """Folds every tile into what is held for its queries, which begins as `initial`."""
+
+        def turn(held: PyTree, pair: Array) -> tuple[PyTree, None]:
+            rows = jax.tree.map(lambda leaf: leaf[pair[0]], held)
+            rows = update(rows, self.tile(floats, others, pair))
+            return jax.tree.map(lambda leaf, row: leaf.at[pair[0]].set(row), held, rows), None
+
+        return lax.scan(turn, initial, self.index)[0]
+
+    @property
+    def index(self) -> Int[Array, "tiles 2"]:
+        """The pairs of blocks, to scan over."""
+        return jnp.asarray(self.pairs, jnp.int32).reshape(-1, 2)
+
+    def full(self, value: float, *rest: int, dtype: DTypeLike | None = None) -> Array:
+        """The same for every query."""
+        dtype = self.dtype if dtype is None else dtype
+        blocks = -(-self.num_queries // self.query_block)
+        return jnp.full((blocks, math.prod(self.lead), self.query_block, *rest), value, dtype)
+
+    def join(self, held: Array) -> Array:
+        """What is held for every query, uncut: `[*lead, queries, …]`."""
+        array = jnp.moveaxis(held, 0, 1)
+        array = array.reshape(*self.lead, -1, *array.shape[3:])
+        return lax.slice_in_dim(array, 0, self.num_queries, axis=len(self.lead))
+
+    def _collapsed(self, array: Array) -> Array:
+        array = jnp.broadcast_to(array, (*self.lead, self.query_block, self.key_block))
+        return array.reshape(-1, self.query_block, self.key_block)
+
+
+def cut(
+    form: Form,
+    values: Float[Array, "*lead keys value_dim"] | None,
+    mask: Mask | None,
+    bias: Bias | None,
+    lead: tuple[int, ...],
+) -> tuple[Tiles, list[Array], list[Array]]:
+    """A problem cut into tiles: the plan, its arrays with derivatives, and the others."""
+    num_queries, num_keys = size_of(form, len(lead))
+    query_block, key_block = _block_sizes(form, math.prod(lead), num_queries, num_keys)
+    data = {f.name: getattr(form, f.name) for f in fields(form) if not f.metadata.get("static")}
+    static = {f.name: getattr(form, f.name) for f in fields(form) if f.metadata.get("static")}
+    if isinstance(form, KeyOnly):
+        static["num_queries"] = query_block
+    by_query = {name: data.pop(name) for name in form.per_query}
+    by_key = {name: data.pop(name) for name in form.per_key} | {"values": values}
+    arrays = {
+        "by_query": _in_blocks(collapse(by_query, lead), query_block),
+        "by_key": _in_blocks(collapse(by_key, lead), key_block),
+        "shared": collapse(data, lead),
+        "mask": mask,
+        "bias": bias,
+    }
+    leaves, structure = jax.tree.flatten(arrays)
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    is_float = tuple(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
+    floats = [leaf for leaf, own in zip(leaves, is_float, strict=True) if own]
+    others = [leaf for leaf, own in zip(leaves, is_float, strict=True) if not own]
+    tiles = Tiles(
+        form=(type(form), tuple(static.items())),
+        lead=lead,
+        num_queries=num_queries,
+        num_keys=num_keys,
+        query_block=query_block,
+        key_block=key_block,
+        pairs=tuple(
+            (i, j)
+            for i, queries in enumerate(_ranges(num_queries, query_block))
+            for j, keys in enumerate(_ranges(num_keys, key_block))
+            if mask is None or mask.reaches(queries, keys)
+        ),
+        structure=structure,
+        is_float=is_float,
+        value_dim=0 if values is None else values.shape[-1],
+        dtype=accumulator(*(leaf.dtype for leaf in floats)),
+    )
+    return tiles, floats, others
+
+
+def _scores(form: Form) -> Float[Array, "batch queries keys"]:
+    if isinstance(form, Additive):
+        return additive.scores(form)
+    return dense.scores(form)
+
+
+def _block_sizes(form: Form, batch: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+    tile_size = PAIRWISE_TILE_SIZE if isinstance(form, Pairwise) else TILE_SIZE
+    side = math.isqrt(tile_size // max(1, batch))
+    key_block = min(num_keys, LARGEST_BLOCK, max(1, side))
+    query_block = min(num_queries, LARGEST_BLOCK, max(1, side * side // max(1, key_block)))
+    return max(1, query_block), max(1, key_block)
+
+
+def _ranges(size: int, block: int) -> list[range]:
+    return [range(start, min(start + block, size)) for start in range(0, size, block)]
+
+
+def _in_blocks(tree: PyTree, block: int) -> PyTree:
+    """`[batch, n, …]` as `[blocks, batch, block, …]`, the last block padded by zeros."""
+
+    def cut(leaf: Array) -> Array:
+        batch, size, *rest = leaf.shape
+        padding = [(0, 0), (0, -size % block), *((0, 0) for _ in rest)]
+        return jnp.moveaxis(jnp.pad(leaf, padding).reshape(batch, -1, block, *rest), 1, 0)
+
+    return jax.tree.map(cut, tree)
