@@ -23,11 +23,11 @@ from attention.normalizers import NORMALIZERS, Normalizer
 
 Implementation = Literal["dense", "streaming", "additive", "inner_product", "key_only", "prefix"]
 
-# Above so many pairs, in all, tiles are faster than whole arrays, which leave the caches.
-STREAMING_PAIRS = 2**22
-# A Pairwise score may compute a long vector a pair: its whole arrays leave them sooner.
+# From so many pairs on, in all, tiles are faster than whole arrays, which leave the caches.
+STREAMING_PAIRS = 2**20
+# A Pairwise score may compute a long vector a pair: whole arrays of those leave them sooner.
 STREAMING_PAIRWISE_PAIRS = 2**18
-# Below so many terms, in all, what the sweeps of `additive` save is lost in their loops.
+# Up to so many terms, in all, whole arrays of them cost less than the loops that save them.
 ADDITIVE_TERMS = 2**22
 
 
@@ -132,12 +132,17 @@ def _best(possible: list[Implementation], form: Form, values: Array) -> Implemen
         return possible[0]
     lead = values.shape[:-2]
     pairs = math.prod((*lead, *size_of(form, len(lead))))
-    limit = STREAMING_PAIRWISE_PAIRS if isinstance(form, Pairwise) else STREAMING_PAIRS
-    if "streaming" in possible and pairs > limit:
-        return "streaming"
-    if isinstance(form, Additive):
-        return "additive" if pairs * form.readout.shape[-1] > ADDITIVE_TERMS else "dense"
-    return "inner_product" if "inner_product" in possible else "dense"
+    match form:
+        case Additive():
+            small = pairs * form.readout.shape[-1] <= ADDITIVE_TERMS
+        case Pairwise():
+            small = pairs < STREAMING_PAIRWISE_PAIRS
+        case _:
+            small = pairs < STREAMING_PAIRS
+    if small:
+        return "inner_product" if "inner_product" in possible else "dense"
+    ranking: list[Implementation] = ["streaming", "additive", "dense"]
+    return next(name for name in ranking if name in possible)
 
 
 def _inner_product_by_platform(

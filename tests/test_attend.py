@@ -274,7 +274,7 @@ def test_a_mask_with_more_axes_than_the_scores_is_refused():
             Additive,
             None,
             "inner_product",
-            r"Additive with mask=NoneType .* here: additive, streaming, dense$",
+            r"Additive with mask=NoneType, .* here: additive, streaming, dense$",
         ),
         (
             Pairwise,
@@ -288,7 +288,7 @@ def test_a_mask_with_more_axes_than_the_scores_is_refused():
             KeyOnly,
             masks.causal(),
             "key_only",
-            r"KeyOnly with mask=Causal .* here: prefix, streaming, dense$",
+            r"KeyOnly with mask=Causal, .* here: prefix, streaming, dense$",
         ),
         (
             Additive,
