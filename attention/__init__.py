@@ -4,24 +4,41 @@ from attention import biases, masks, normalizers
 from attention.attend import attend, attend_with_weights
 from attention.forms import Additive, InnerProduct, KeyOnly, Pairwise, form_of
 from attention.layers import Attention
-from attention.scores import MLP, SCORES, Bilinear, Cosine, Dot, Linear, ScaledDot, Score
+from attention.scores import (
+    MLP,
+    RBF,
+    SCORES,
+    Bilinear,
+    Cosine,
+    Dot,
+    GATv2,
+    Linear,
+    MLPPooling,
+    ScaledDot,
+    Score,
+    Trilinear,
+)
 from attention.statistics import Statistics, statistics
 
 __all__ = [
     "MLP",
+    "RBF",
     "SCORES",
     "Additive",
     "Attention",
     "Bilinear",
     "Cosine",
     "Dot",
+    "GATv2",
     "InnerProduct",
     "KeyOnly",
     "Linear",
+    "MLPPooling",
     "Pairwise",
     "ScaledDot",
     "Score",
     "Statistics",
+    "Trilinear",
     "attend",
     "attend_with_weights",
     "biases",

@@ -13,7 +13,9 @@ instead of once a pair.
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -56,6 +58,31 @@ class Linear(Score):
         return KeyOnly(keys @ self.weight[...], num_queries=queries.shape[0])
 
 
+class MLPPooling(Score):
+    """`vᵀ tanh(k W + b)`: pooling by a network that ignores the query (arXiv 1802.04712).
+
+    Args:
+      hidden: number of hidden units.
+    """
+
+    def __init__(self, query_dim: int, key_dim: int, *, hidden: int = 64, rngs: nnx.Rngs):
+        del query_dim  # the query plays no part
+        self.key_weight = nnx.Param(_projection(rngs.params(), (key_dim, hidden)))
+        self.bias = nnx.Param(jnp.zeros(hidden))
+        self.readout = nnx.Param(_projection(rngs.params(), (hidden, 1))[:, 0])
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        return jnp.tanh(key @ self.key_weight[...] + self.bias[...]) @ self.readout[...]
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> KeyOnly:
+        hidden = jnp.tanh(keys @ self.key_weight[...] + self.bias[...][None, :])
+        return KeyOnly(hidden @ self.readout[...], num_queries=queries.shape[0])
+
+
 class MLP(Score):
     """`vᵀ tanh(q W_q + k W_k + b)`: additive attention (Bahdanau et al., arXiv 1409.0473).
 
@@ -83,6 +110,21 @@ class MLP(Score):
             keys @ self.key_weight[...] + self.bias[...][None, :],
             self.readout[...],
         )
+
+
+class GATv2(MLP):
+    """`vᵀ leaky_relu(q W_q + k W_k + b)`: dynamic graph attention (arXiv 2105.14491)."""
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        hidden = query @ self.query_weight[...] + key @ self.key_weight[...] + self.bias[...]
+        return _leaky_relu(hidden) @ self.readout[...]
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> Additive:
+        return replace(super().form(queries, keys), activation=_leaky_relu)
 
 
 class Bilinear(Score):
@@ -153,13 +195,74 @@ class Cosine(Score):
         return InnerProduct(self.sharpness[...] * _unit(queries), _unit(keys))
 
 
+class RBF(Score):
+    """`−γ ‖q − k‖²` with a learned γ > 0: a Gaussian kernel's weights under a softmax.
+
+    Args:
+      gamma: γ at the start; its logarithm is learned.
+    """
+
+    def __init__(self, query_dim: int, key_dim: int, *, gamma: float = 0.5, rngs: nnx.Rngs):
+        del rngs  # nothing random
+        _require_same_size("RBF", query_dim, key_dim)
+        if gamma <= 0:
+            raise ValueError(f"gamma={gamma}: must be positive")
+        self.log_gamma = nnx.Param(jnp.asarray(math.log(gamma), jnp.float32))
+
+    def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
+        difference = query - key
+        return -jnp.exp(self.log_gamma[...]) * (difference @ difference)
+
+    def form(
+        self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
+    ) -> InnerProduct:
+        gamma = jnp.exp(self.log_gamma[...])
+        # Distances do not mind a shift, and near the keys' center no digits are lost.
+        center = jax.lax.stop_gradient(jnp.mean(keys, axis=0, keepdims=True))
+        queries, keys = queries - center, keys - center
+        return InnerProduct(
+            2 * gamma * queries,
+            keys,
+            query_bias=-gamma * jnp.sum(queries**2, axis=-1),
+            key_bias=-gamma * jnp.sum(keys**2, axis=-1),
+        )
+
+
+class Trilinear(Score):
+    """`q w_q + k w_k + (q ∘ k) w`: the score of BiDAF (Seo et al., arXiv 1611.01603)."""
+
+    def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
+        _require_same_size("Trilinear", query_dim, key_dim)
+        self.query_weight = nnx.Param(_projection(rngs.params(), (query_dim, 1))[:, 0])
+        self.key_weight = nnx.Param(_projection(rngs.params(), (key_dim, 1))[:, 0])
+        self.weight = nnx.Param(_projection(rngs.params(), (key_dim, 1))[:, 0])
+
+    def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
+        own = query @ self.query_weight[...] + key @ self.key_weight[...]
+        return own + (query * self.weight[...]) @ key
+
+    def form(
+        self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
+    ) -> InnerProduct:
+        return InnerProduct(
+            queries * self.weight[...][None, :],
+            keys,
+            query_bias=queries @ self.query_weight[...],
+            key_bias=keys @ self.key_weight[...],
+        )
+
+
 SCORES: dict[str, type[Score]] = {
     "linear": Linear,
+    "mlp_pooling": MLPPooling,
     "mlp": MLP,
+    "gatv2": GATv2,
     "bilinear": Bilinear,
     "dot": Dot,
     "scaled_dot": ScaledDot,
     "cosine": Cosine,
+    "rbf": RBF,
+    "trilinear": Trilinear,
 }
 
 
@@ -199,6 +302,10 @@ def score_options(score: Callable[..., Any]) -> dict[str, Any]:
         for parameter in inspect.signature(score.__init__).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
     }
+
+
+def _leaky_relu(hidden: Float[Array, "*lead hidden"]) -> Float[Array, "*lead hidden"]:
+    return jax.nn.leaky_relu(hidden, negative_slope=0.2)
 
 
 def _unit(vectors: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:

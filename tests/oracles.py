@@ -101,7 +101,7 @@ def nearby(query, key):
 
 
 OWN = {"module": Distance, "subclass": Gated, "function": overlap}
-SAME_SIZE = {"dot", "scaled_dot", "cosine"}
+SAME_SIZE = {"dot", "scaled_dot", "cosine", "rbf", "trilinear"}
 
 
 def dims(name):
@@ -121,12 +121,22 @@ def dot(a, b):
     return sum(a[i] * b[i] for i in range(len(a)))
 
 
-def _mlp(p, q, k):
+def _mlp(p, q, k, activation=math.tanh):
     units = [
         dot(q, p["query_weight"][:, h]) + dot(k, p["key_weight"][:, h]) + p["bias"][h]
         for h in range(len(p["bias"]))
     ]
+    return sum(p["readout"][h] * activation(unit) for h, unit in enumerate(units))
+
+
+def _mlp_pooling(p, q, k):
+    units = [dot(k, p["key_weight"][:, h]) + p["bias"][h] for h in range(len(p["bias"]))]
     return sum(p["readout"][h] * math.tanh(unit) for h, unit in enumerate(units))
+
+
+def _trilinear(p, q, k):
+    both = sum(q[i] * k[i] * p["weight"][i] for i in range(len(q)))
+    return dot(q, p["query_weight"]) + dot(k, p["key_weight"]) + both
 
 
 def _distance(p, q, k):
@@ -142,11 +152,15 @@ def _bilinear(p, q, k):
 # The equations: from parameters, a query and a key to the score.
 EQUATIONS = {
     "linear": lambda p, q, k: dot(p["weight"], k),
+    "mlp_pooling": _mlp_pooling,
     "mlp": _mlp,
+    "gatv2": lambda p, q, k: _mlp(p, q, k, lambda unit: unit if unit > 0 else 0.2 * unit),
     "bilinear": _bilinear,
     "dot": lambda p, q, k: dot(q, k),
     "scaled_dot": lambda p, q, k: dot(q, k) / math.sqrt(len(q)),
     "cosine": lambda p, q, k: p["sharpness"] * dot(q, k) / math.sqrt(dot(q, q) * dot(k, k)),
+    "rbf": lambda p, q, k: -math.exp(p["log_gamma"]) * dot(q - k, q - k),
+    "trilinear": _trilinear,
 }
 
 

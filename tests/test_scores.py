@@ -26,9 +26,24 @@ from oracles import (
     pairs,
     parameters,
     randomized,
+    refused,
 )
 
-from attention import MLP, SCORES, Bilinear, Cosine, Dot, Linear, ScaledDot, Score, form_of
+from attention import (
+    MLP,
+    RBF,
+    SCORES,
+    Bilinear,
+    Cosine,
+    Dot,
+    GATv2,
+    Linear,
+    MLPPooling,
+    ScaledDot,
+    Score,
+    Trilinear,
+    form_of,
+)
 from attention.scores import find_score, score_options
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -79,6 +94,14 @@ def test_score_is_its_equation(name):
     [
         # 1·3 + 2·4
         (Linear, {"weight": [1, 2]}, [7], [3, 4], 11.0),
+        # units 2·0.5 − 1 = 0 and 2·0.25 + 0.5 = 1; 2·tanh 0 + 3·tanh 1
+        (
+            lambda *sizes, rngs: MLPPooling(*sizes, hidden=2, rngs=rngs),
+            {"key_weight": [[0.5, 0.25]], "bias": [-1, 0.5], "readout": [2, 3]},
+            [7],
+            [2],
+            2.2847825,
+        ),
         # units 0.5·1 + 0.25·2 − 1 = 0 and −1·1 + 0.5·2 + 1 = 1; 2·tanh 0 + 3·tanh 1
         (
             lambda *sizes, rngs: MLP(*sizes, hidden=2, rngs=rngs),
@@ -92,6 +115,19 @@ def test_score_is_its_equation(name):
             [2],
             2.2847825,
         ),
+        # units 0.5·1 − 2·2 + 1 = −2.5 and 1·1 + 0.5·2 = 2; 2·(−0.5) + 3·2
+        (
+            lambda *sizes, rngs: GATv2(*sizes, hidden=2, rngs=rngs),
+            {
+                "query_weight": [[0.5, 1]],
+                "key_weight": [[-2, 0.5]],
+                "bias": [1, 0],
+                "readout": [2, 3],
+            },
+            [1],
+            [2],
+            5.0,
+        ),
         # [1, 2] W = [9, 12, 15]; 9·1 + 12·0 − 15·1
         (Bilinear, {"weight": [[1, 2, 3], [4, 5, 6]]}, [1, 2], [1, 0, -1], -6.0),
         # 1·3 + 2·4
@@ -100,6 +136,16 @@ def test_score_is_its_equation(name):
         (ScaledDot, {}, [1, 2, 3, 4], [1, 1, 1, 1], 5.0),
         # 10 · (3·4 + 4·3) / (5·5)
         (Cosine, {"sharpness": 10}, [3, 4], [4, 3], 9.6),
+        # −2 · (2² + 1²)
+        (RBF, {"log_gamma": 0.6931472}, [3, 4], [1, 3], -10.0),
+        # (1·2 + 2·3) + (3·1 + 4·1) + (1·3·5 + 2·4·7)
+        (
+            Trilinear,
+            {"query_weight": [2, 3], "key_weight": [1, 1], "weight": [5, 7]},
+            [1, 2],
+            [3, 4],
+            86.0,
+        ),
     ],
     ids=SCORES,
 )
@@ -153,7 +199,7 @@ def test_cosine_ignores_lengths():
     assert_close(stretched, scores)
 
 
-@pytest.mark.parametrize("name", ["dot", "scaled_dot", "cosine"])
+@pytest.mark.parametrize("name", ["dot", "scaled_dot", "cosine", "rbf", "trilinear"])
 def test_sizes_that_must_agree(name):
     with pytest.raises(ValueError, match=r"needs query_dim == key_dim, got 11 and 13"):
         SCORES[name](QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))
@@ -165,13 +211,25 @@ def test_options_reach_the_parameters():
     assert Cosine(QUERY_DIM, QUERY_DIM, sharpness=5.0, rngs=nnx.Rngs(0)).sharpness[...] == 5
 
 
+def test_the_width_of_a_kernel_must_be_positive():
+    with refused("gamma=0.0: must be positive"):
+        RBF(QUERY_DIM, QUERY_DIM, gamma=0.0, rngs=nnx.Rngs(0))
+
+
+def test_distances_far_from_the_origin_keep_their_digits():
+    score = RBF(QUERY_DIM, QUERY_DIM, rngs=nnx.Rngs(0))
+    queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, QUERY_DIM)
+    near, far = (score.form(queries + c, keys + c).scores() for c in (0.0, 1000.0))
+    assert_close(far, near, tolerance=1e-3)
+
+
 @functools.cache
 def initial(name, seed):
     """A score with its own initial parameters."""
     return jit(lambda: SCORES[name](*dims(name), rngs=nnx.Rngs(seed)))()
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "bilinear"])
+@pytest.mark.parametrize("name", ["linear", "mlp_pooling", "mlp", "bilinear", "trilinear"])
 def test_rngs_decide_the_parameters(name):
     first, other = arrays_in(initial(name, 0)), arrays_in(initial(name, 1))
     assert any(np.any(a != b) for a, b in zip(first, other, strict=True))
@@ -201,7 +259,7 @@ def test_find_score_follows_a_path(path, expected):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cosin", r"'cosin'.* choose linear, .*cosine or a path module:Name"),
+        ("cosin", r"'cosin'.* choose linear, .*trilinear or a path module:Name"),
         ("nowhere.scores:Mine", r"'nowhere.scores:Mine' cannot be imported: .*nowhere"),
         ("oracles:Nothing", r"'oracles:Nothing' cannot be imported: .*Nothing"),
         (":Mine", r"':Mine' cannot be imported"),

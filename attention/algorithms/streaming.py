@@ -94,7 +94,7 @@ def _sigmoid(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
             return rows + tile.key_index.size
         return rows + jnp.sum(tile.allowed, axis=-1)
 
-    num_keys = tiles.scan(count, tiles.full(0, dtype=jnp.int32), floats, others)
+    num_keys = tiles.scan(count, tiles.full(0.0, dtype=jnp.int32), floats, others)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def turn(mixed: Array, pair: Array) -> tuple[Array, None]:

@@ -123,7 +123,7 @@ class Tiles:
         """The pairs of blocks, to scan over."""
         return jnp.asarray(self.pairs, jnp.int32).reshape(-1, 2)
 
-    def full(self, value: float, *rest: int, dtype: DTypeLike | None = None) -> Array:
+    def full(self, value: float | int, *rest: int, dtype: DTypeLike | None = None) -> Array:
         """The same for every query."""
         dtype = self.dtype if dtype is None else dtype
         blocks = -(-self.num_queries // self.query_block)

@@ -8,6 +8,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
+from attention.biases import BIASES
 from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
 from attention.models.reconstructor import Reconstructor
@@ -72,6 +73,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     """
     task = _make_task(settings, source)
     _check_score(settings)
+    _check_bias(settings)
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
@@ -127,6 +129,7 @@ def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> R
         model.dim,
         heads=model.heads,
         normalizer=model.normalizer,
+        bias=None if model.bias == "none" else BIASES[model.bias],
         embedding_std=model.embedding_std,
         rngs=rngs,
         **settings.score.options,
@@ -154,6 +157,15 @@ def _check_score(settings: Settings) -> None:
                 f" {', '.join(choices) or 'no options'}; name the score with the config file"
                 f" to get its options, configs/{settings.name}.py:{name}"
             )
+
+
+def _check_bias(settings: Settings) -> None:
+    bias, decoder = settings.model.bias, settings.model.decoder
+    if bias != "none" and decoder != "parallel":
+        raise UsageError(
+            f"config.model.bias={bias!r}: needs the decoder 'parallel', whose queries have"
+            f" positions, not {decoder!r}"
+        )
 
 
 def _make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:

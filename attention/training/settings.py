@@ -55,7 +55,8 @@ class ModelSettings(Section):
     positions: bool = True
     dim: int = Field(64, ge=1)
     heads: int = Field(1, ge=1)
-    normalizer: Literal["softmax"] = "softmax"
+    normalizer: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
+    bias: Literal["none", "relative", "alibi"] = "none"  # of positions, with decoder parallel
     embedding_std: float = Field(0.5, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
 

@@ -55,7 +55,7 @@ def test_a_score_of_ones_own_trains(my_lab, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mpl", "unknown; choose linear, mlp, bilinear, dot, scaled_dot, cosine or a path"),
+        ("mpl", "unknown; choose linear, .*, trilinear or a path"),
         ("no_such_lab:Score", "cannot be imported: No module named 'no_such_lab'"),
         ("my_lab_scores:Missing", "cannot be imported: .*no attribute 'Missing'"),
         ("my_lab_scores:NUMBER", "is a int, not a class or function"),
@@ -66,6 +66,33 @@ def test_a_score_that_cannot_be_had_is_refused(my_lab, name, message):
     settings = small({"score.name": name}, score="dot")
     with pytest.raises(UsageError, match=rf"config\.score\.name='{name}': .*{message}"):
         build(settings, None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.bias": "relative"},
+        {"model.bias": "alibi", "model.normalizer": "sigmoid"},
+        {"model.normalizer": "sparsemax"},
+        {"model.normalizer": "entmax15"},
+    ],
+    ids=str,
+)
+def test_biases_and_normalizers_train(settings):
+    experiment = build(small(settings), None)
+    state, metrics = make_train(experiment)(initial_state(experiment), experiment.task, 2)
+    assert np.isfinite(float(metrics["loss"]))
+    attention = state.parameters["decoder"]["attention"]
+    if settings.get("model.bias") == "relative":
+        assert np.any(attention["bias"]["table"])
+    else:
+        assert set(attention) == {"score"}
+
+
+@pytest.mark.parametrize("decoder", ["gru", "pooled"])
+def test_a_bias_without_positions_of_queries_is_refused(decoder):
+    with pytest.raises(UsageError, match=r"^config\.model\.bias='alibi': .*not '" + decoder):
+        build(small({"model.bias": "alibi", "model.decoder": decoder}), None)
 
 
 def test_a_score_that_is_no_scalar_is_refused(my_lab):
