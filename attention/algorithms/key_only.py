@@ -17,5 +17,6 @@ def attend(
     """The context of every query; the mask, if any, must be on keys alone."""
     where = None if mask is None else mask.on_keys(values.shape[-2], values.ndim - 2)
     weights = normalizer(form.logits, where=where).astype(values.dtype)
-    context = weights[..., None, :] @ values
+    # Not a product of matrices: with one row that reads the values at a third of the speed.
+    context = jnp.sum(weights[..., :, None] * values, axis=-2, keepdims=True)
     return jnp.broadcast_to(context, (*values.shape[:-2], form.num_queries, values.shape[-1]))
