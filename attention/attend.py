@@ -1,6 +1,7 @@
 """`attend`: from a form to its context, by the algorithm that serves it best."""
 
 import math
+from dataclasses import fields
 from typing import Literal
 
 import jax
@@ -191,12 +192,35 @@ def _check(form: Form, values: Array, mask: Mask | None) -> None:
             "values must be a floating array [..., keys, value_dim],"
             f" got {values.dtype} of shape {values.shape}"
         )
-    lead, num_keys = values.ndim - 2, values.shape[-2]
+    lead = values.shape[:-2]
     for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_key]):
-        if leaf.shape[: lead + 1] != values.shape[:-1]:
+        if leaf.shape[: len(lead) + 1] != values.shape[:-1]:
             raise ValueError(f"keys of shape {leaf.shape} do not fit values of {values.shape}")
+    num_queries, num_keys = size_of(form, len(lead))
+    for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_query]):
+        if leaf.shape[: len(lead) + 1] != (*lead, num_queries):
+            raise ValueError(
+                f"queries of shape {leaf.shape} do not fit {num_queries} queries"
+                f" and values of {values.shape}"
+            )
+    if not isinstance(form, Pairwise):
+        _check_features(form)
     if mask is not None:
-        mask.check(size_of(form, lead)[0], num_keys)
+        mask.check(num_queries, num_keys)
+
+
+def _check_features(form: Form) -> None:
+    arrays = {f.name: getattr(form, f.name) for f in fields(form) if not f.metadata.get("static")}
+    for name, array in arrays.items():
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise ValueError(
+                f"{name} of {type(form).__name__} must be floating, got {array.dtype} of shape"
+                f" {array.shape}"
+            )
+    vectors = [name for name in ("queries", "keys", "readout") if name in arrays]
+    if len({arrays[name].shape[-1] for name in vectors}) > 1:
+        shapes = ", ".join(f"{name} {arrays[name].shape}" for name in vectors)
+        raise ValueError(f"the last axes of {type(form).__name__} must agree, got {shapes}")
 
 
 def _find_normalizer(name: str) -> Normalizer:

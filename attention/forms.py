@@ -106,7 +106,9 @@ class Additive:
     per_key: ClassVar = ("keys",)
 
     def scores(self) -> Float[Array, "queries keys"]:
-        return self.activation(self.queries[:, None, :] + self.keys[None, :, :]) @ self.readout
+        hidden = self.activation(self.queries[:, None, :] + self.keys[None, :, :])
+        dtype = accumulator(hidden.dtype)
+        return jnp.matmul(hidden, self.readout, preferred_element_type=dtype)
 
 
 @register_dataclass

@@ -340,3 +340,35 @@ def test_values_that_cannot_be_mixed_are_refused(function, values, message):
 def test_values_that_do_not_fit_the_scores_are_refused(kind, form_lead, shape, function):
     with refused("do not fit"):
         function(make_form(kind, form_lead), normal(6, *shape))
+
+
+@both_functions
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (
+            lambda: InnerProduct(normal(1, QUERIES, 3), normal(2, KEYS, 11)),
+            r"last axes of InnerProduct must agree, got queries \(5, 3\), keys \(7, 11\)",
+        ),
+        (
+            lambda: Additive(normal(1, QUERIES, 3), normal(2, KEYS, 3), normal(3, 2)),
+            r"Additive must agree, got queries \(5, 3\), keys \(7, 3\), readout \(2,\)",
+        ),
+        (
+            lambda: InnerProduct(normal(1, QUERIES, 3), normal(2, KEYS, 3), normal(3, KEYS)),
+            r"queries of shape \(7,\) do not fit 5 queries",
+        ),
+        (
+            lambda: KeyOnly(jnp.arange(KEYS), QUERIES),
+            r"logits of KeyOnly must be floating, got int32",
+        ),
+        (
+            lambda: InnerProduct(jnp.ones((QUERIES, 3), int), normal(2, KEYS, 3)),
+            r"queries of InnerProduct must be floating, got int32 of shape \(5, 3\)",
+        ),
+    ],
+    ids=["features", "hidden", "query bias", "integer logits", "integer queries"],
+)
+def test_a_form_that_does_not_fit_itself_is_refused(function, form, message):
+    with refused(message):
+        function(form(), make_values())

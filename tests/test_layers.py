@@ -191,10 +191,10 @@ def test_permuted_keys_leave_and_permuted_queries_permute_the_context(name):
 
 
 @every_score
-def test_only_linear_gives_every_query_the_same_weights(name):
+def test_only_a_score_of_the_key_alone_gives_every_query_the_same_weights(name):
     _, weights = jit(make_layer(name).with_weights)(*make_arrays(name))
     same = np.all(np.asarray(weights) == np.asarray(weights)[:, :1])
-    assert same == (name == "linear")
+    assert same == (name in ("linear", "mlp_pooling"))
 
 
 # Parameters

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from attention.biases import Bias
-from attention.forms import Form
+from attention.forms import Form, accumulator
 from attention.masks import Mask
 from attention.normalizers import Normalizer
 
@@ -51,7 +51,11 @@ def mix(
     if bias is not None:
         pairs = pairs + all_biases(bias, pairs.shape).astype(pairs.dtype)
     weights = normalizer(pairs, where=allowed_pairs(mask, pairs.shape))
-    context = collapse(weights.astype(values.dtype), lead) @ collapse(values, lead)
+    context = jnp.matmul(
+        collapse(weights.astype(values.dtype), lead),
+        collapse(values, lead),
+        preferred_element_type=accumulator(values.dtype),
+    ).astype(values.dtype)
     return context.reshape(*lead, *context.shape[1:]), weights
 
 
