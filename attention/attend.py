@@ -62,7 +62,6 @@ def attend(
     """
     _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
-    bias = _bias_as_pytree(bias)
     possible = _possible(form, mask, bias, normalizer)
     if implementation is None:
         chosen = _best(possible, form, values)
@@ -105,7 +104,7 @@ def attend_with_weights(
     """`attend`, and the weights; there being weights to return, always dense."""
     _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
-    return dense.attend(form, values, mask, _bias_as_pytree(bias), normalize)
+    return dense.attend(form, values, mask, bias, normalize)
 
 
 def _possible(
@@ -158,6 +157,8 @@ def _inner_product_by_platform(
     def on_cpu(form: InnerProduct, values: Array, mask: Mask | None, bias: Bias | None) -> Array:
         return dense.attend(form, values, mask, bias, normalize)[0]
 
+    if bias is not None:  # what it has closed over must come with it
+        bias = as_pytree(bias, *(jnp.arange(size) for size in size_of(form, values.ndim - 2)))
     return jax.lax.platform_dependent(
         form, values, mask, bias, cpu=on_cpu, default=inner_product.attend
     )
@@ -180,10 +181,6 @@ def _causal_parts(mask: Mask | None) -> tuple[Causal, Mask | None] | None:
             if isinstance(causal, Causal) and other.keys_only:
                 return causal, other
     return None
-
-
-def _bias_as_pytree(bias: Bias | None) -> Bias | None:
-    return None if bias is None else as_pytree(bias, jnp.arange(1), jnp.arange(1))
 
 
 def _check(form: Form, values: Array, mask: Mask | None) -> None:

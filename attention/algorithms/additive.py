@@ -46,7 +46,7 @@ def scores(form: Additive) -> Float[Array, "batch queries keys"]:
 
 
 def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
-    """`[hidden, …]` with n at `axis` and the batch at the other: `n` is 1 or 2."""
+    """`[hidden, …]`, with `n` at `axis`, 1 or 2, and the batch at the other."""
     array = jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
     return array.astype(accumulator(array.dtype))
 
@@ -102,8 +102,7 @@ def _reciprocal(
     """
 
     def prepare(queries: Array, keys: Array, axis: int) -> Pair:
-        top, bottom = (f(queries, axis=axis, keepdims=True) for f in (jnp.max, jnp.min))
-        center = top / 2 + bottom / 2
+        center = _center(queries, axis)
         x = jnp.clip(queries - center, -query_limit, query_limit)
         y = jnp.clip(keys + center, -key_limit, key_limit)
         return jnp.exp(2 * x), jnp.exp(2 * y)
@@ -127,9 +126,18 @@ def _own_divisions(terms: Pair) -> Pair:
     return 1 / terms[0], 1 / terms[1]
 
 
+@jax.custom_jvp
 def _one_division(terms: Pair) -> Pair:
     both = 1 / (terms[0] * terms[1])
     return terms[1] * both, terms[0] * both
+
+
+@_one_division.defjvp
+def _one_division_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair, Pair]:
+    # Not through `both`, whose square underflows where one unit of the two is saturated.
+    ((a, b),) = tangents
+    r, s = _one_division(*primals)
+    return (r, s), (-r * (r * a), -s * (s * b))
 
 
 _TANH = (
@@ -143,10 +151,33 @@ def _regime(queries: Array, axis: int) -> Int[Array, ""]:
     """The first of `_TANH` that is exact here.
 
     `q + k = (q − c) + (k + c)` for any c. With the middle of a unit's queries for c, they reach
-    to half their spread, which must be within `query_limit`. Keys may be cut off.
+    to about half their spread, which must be within `query_limit`. Keys may be cut off.
     """
-    spread = jnp.max(jnp.max(queries, axis=axis) - jnp.min(queries, axis=axis), initial=0.0)
-    return jnp.where(spread <= 10.0, 0, jnp.where(spread <= 32.0, 1, 2))  # NaN: the last
+    reach = jnp.max(jnp.abs(queries - _center(queries, axis)), initial=0.0)
+    # Below, not at the limits: there a cut has the derivative 1/2. NaN: the last.
+    return _unbatched(jnp.where(reach < 5.0, 0, jnp.where(reach < 16.0, 1, 2)))
+
+
+@jax.custom_batching.custom_vmap
+def _unbatched(regime: Int[Array, ""]) -> Int[Array, ""]:
+    """Under `vmap` the greatest, which is exact for all.
+
+    A switch on a batched index would run every branch, and could not be transposed.
+    """
+    return regime
+
+
+@_unbatched.def_vmap
+def _unbatched_vmap(
+    axis_size: int, in_batched: list[bool], regimes: Int[Array, " batch"]
+) -> tuple[Int[Array, ""], bool]:
+    return _unbatched(jnp.max(regimes)), False
+
+
+def _center(queries: Array, axis: int) -> Array:
+    """The middle of a unit's queries, up to rounding."""
+    top, bottom = (f(queries, axis=axis, keepdims=True) for f in (jnp.max, jnp.min))
+    return top / 2 + bottom / 2
 
 
 # Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and those of

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from attention.algorithms import additive, dense
 from attention.algorithms.dense import collapse
 from attention.biases import Bias
-from attention.forms import Additive, Form, KeyOnly, Pairwise, accumulator, size_of
+from attention.forms import Additive, Form, KeyOnly, Pairwise, accumulator, as_pytree, size_of
 from attention.masks import Mask
 
 # Pairs in a tile, all leading axes together. What a Pairwise score computes on the way may
@@ -156,6 +156,8 @@ def cut(
         static["num_queries"] = query_block
     by_query = {name: data.pop(name) for name in form.per_query}
     by_key = {name: data.pop(name) for name in form.per_key} | {"values": values}
+    if bias is not None:
+        bias = as_pytree(bias, jnp.arange(query_block), jnp.arange(key_block))
     arrays = {
         "by_query": _in_blocks(collapse(by_query, lead), query_block),
         "by_key": _in_blocks(collapse(by_key, lead), key_block),
