@@ -38,7 +38,7 @@ SMALL = {
 def small_config(changes=(), *, score="mlp", task="copy"):
     """A config with these fields changed, given by dotted path."""
     config = default_config(score, task=task)
-    sizes = {"task.symbols": 3} if task == "copy" else {}
+    sizes = {} if task == "text" else {"task.symbols": 3}
     sizes |= {"score.options.hidden": 5} if score == "mlp" else {}
     config.update_from_flattened_dict(SMALL | sizes | dict(changes))
     return config

@@ -20,7 +20,8 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 def attention_maps(
     weights: Float[np.ndarray, "examples heads queries keys"],
     alignment: Int[np.ndarray, "examples queries"],
-    length: Int[np.ndarray, " examples"],
+    target_length: Int[np.ndarray, " examples"],
+    source_length: Int[np.ndarray, " examples"],
 ) -> Pixels:
     """One row of maps an example, one map a head.
 
@@ -31,17 +32,20 @@ def attention_maps(
     Args:
       weights: the weights of each example and head.
       alignment: the gold source index of each target step, −1 where there is none.
-      length: how many source tokens and target steps of each example to draw.
+      target_length: how many target steps of each example to draw.
+      source_length: how many source tokens of each example to draw.
     """
     rows = [
         np.concatenate(
             [
-                _map(head[:size, :size], gold[:size], f"head {number}")
+                _map(head[:steps, :tokens], gold[:steps], f"head {number}")
                 for number, head in enumerate(example)
             ],
             axis=1,
         )
-        for example, gold, size in zip(weights, alignment, length, strict=True)
+        for example, gold, steps, tokens in zip(
+            weights, alignment, target_length, source_length, strict=True
+        )
     ]
     width = max(row.shape[1] for row in rows)
     return np.concatenate(

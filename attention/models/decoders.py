@@ -17,9 +17,9 @@ from attention.layers import Attention
 from attention.tasks.batch import PAD, before
 
 Logits = Float[Array, "batch time vocabulary"]
-Memory = Float[Array, "batch time dim"]
+Memory = Float[Array, "batch source_time dim"]
 Tokens = Int[Array, "batch time"]
-Weights = Float[Array, "batch heads time time"]
+Weights = Float[Array, "batch heads time source_time"]
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ class Reconstruction:
     """
 
     tokens: Int[Array, "batch time"]
-    weights: Float[Array, "batch heads time time"] | None
+    weights: Float[Array, "batch heads time source_time"] | None
 
 
 class Reconstructor(nnx.Module):

@@ -1,11 +1,12 @@
-"""What a task yields: padded token sequences, and the alignment between them."""
+"""What a task is, and what it yields: padded token sequences and their alignment."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Int, Key
 
 # Every vocabulary begins with these two; a task's own symbols follow.
 PAD = 0
@@ -27,16 +28,51 @@ class Batch:
         −1 where there is none.
     """
 
-    source: Int[Array, "batch time"]
+    source: Int[Array, "batch source_time"]
     source_length: Int[Array, " batch"]
-    target: Int[Array, "batch time"]
+    target: Int[Array, "batch target_time"]
     target_length: Int[Array, " batch"]
-    alignment: Int[Array, "batch time"]
+    alignment: Int[Array, "batch target_time"]
 
     @property
-    def target_mask(self) -> Bool[Array, "batch time"]:
+    def target_mask(self) -> Bool[Array, "batch target_time"]:
         """`True` at the target steps that count."""
         return before(self.target_length, self.target.shape[1])
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Where batches come from. A task is a pytree: it is an argument of the training step."""
+
+    @property
+    def max_length(self) -> int:
+        """Greatest length that can be asked for."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, the reserved ones among them."""
+        ...
+
+    @property
+    def source_time(self) -> int:
+        """Steps of every source, `END` and padding included."""
+        ...
+
+    @property
+    def target_time(self) -> int:
+        """Steps of every target, `END` and padding included."""
+        ...
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """A training batch."""
+        ...
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """At most `size` examples of a split, of this length if given."""
+        ...
 
 
 def before(length: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
@@ -51,13 +87,41 @@ def reconstruction(symbols: Int[Array, "batch max_length"], length: Int[Array, "
       symbols: tokens, of which the first `length` count.
       length: number of symbols, `END` not included.
     """
-    time = symbols.shape[1] + 1
-    steps = jnp.arange(time)[None, :]
-    symbols = jnp.pad(symbols, ((0, 0), (0, 1)))
-    tokens = jnp.where(steps < length[:, None], symbols, PAD)
-    tokens = jnp.where(steps == length[:, None], END, tokens)
-    alignment = jnp.where(steps <= length[:, None], steps, -1)
-    return Batch(tokens, length + 1, tokens, length + 1, alignment)
+    order = jnp.broadcast_to(jnp.arange(symbols.shape[1]), symbols.shape)
+    return rearrangement(symbols, length, order, length)
+
+
+def rearrangement(
+    symbols: Int[Array, "batch source_symbols"],
+    length: Int[Array, " batch"],
+    order: Int[Array, "batch target_symbols"],
+    target_length: Int[Array, " batch"],
+) -> Batch:
+    """The batch whose output is made of symbols of its input.
+
+    Args:
+      symbols: source tokens, of which the first `length` count.
+      length: number of source symbols, `END` not included.
+      order: where in the source each target symbol is; the first `target_length` count.
+      target_length: number of target symbols, `END` not included.
+    """
+    source = _closed(symbols, length[:, None], END, PAD)
+    # The END of the target is that of the source.
+    alignment = _closed(order, target_length[:, None], length[:, None], -1)
+    target = jnp.where(alignment < 0, PAD, jnp.take_along_axis(source, alignment, axis=1))
+    return Batch(source, length + 1, target, target_length + 1, alignment)
+
+
+def _closed(
+    sequence: Int[Array, "batch time"],
+    length: Int[Array, "batch 1"],
+    end: int | Int[Array, "batch 1"],
+    pad: int,
+) -> Int[Array, "batch time_and_end"]:
+    """The first `length` of each sequence, then one `end`, then `pad`."""
+    steps = jnp.arange(sequence.shape[1] + 1)[None, :]
+    sequence = jnp.pad(sequence, ((0, 0), (0, 1)))
+    return jnp.where(steps < length, sequence, jnp.where(steps == length, end, pad))
 
 
 def take(batch: Batch, rows: Int[Array, " rows"]) -> Batch:

@@ -8,56 +8,18 @@ With three symbols a, b, c and `max_length` 4, one example is
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 from jax.tree_util import register_dataclass
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int
 
-from attention.forms import static
-from attention.tasks.batch import RESERVED, Batch, reconstruction
+from attention.tasks.batch import Batch, reconstruction
+from attention.tasks.symbols import RandomSymbols
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Copy:
-    """Uniform random tokens of uniform random length, generated from a key.
+class Copy(RandomSymbols):
+    """The target is the source."""
 
-    Attributes:
-      symbols: number of symbols to draw from.
-      max_length: greatest length, in symbols.
-    """
-
-    symbols: int = static()
-    max_length: int = static()
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones among them."""
-        return self.symbols + RESERVED
-
-    def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` examples, their lengths uniform over 1 … `max_length`."""
-        length_key, symbol_key = jax.random.split(key)
-        length = jax.random.randint(length_key, (size,), 1, self.max_length + 1)
-        return self._of_lengths(symbol_key, length)
-
-    def held_out(
-        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
-    ) -> Batch:
-        """`size` examples of this length, or of mixed lengths; the key makes the split."""
-        del split
-        if length is None:
-            return _sample(self, key, size)
-        key = jax.random.fold_in(key, length)
-        return _of_lengths(self, key, jnp.full(size, length))
-
-    def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
-        shape = (length.shape[0], self.max_length)
-        symbols = jax.random.randint(key, shape, RESERVED, RESERVED + self.symbols)
+    def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
         return reconstruction(symbols, length)
-
-
-_sample = partial(jax.jit, static_argnums=2)(Copy.sample)
-_of_lengths = jax.jit(Copy._of_lengths)

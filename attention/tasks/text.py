@@ -60,7 +60,20 @@ class Text:
     left_out: int = static()
     crop_fraction: float = static(default=0.0)
 
-    vocabulary = 256 + RESERVED
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the bytes and the reserved ones."""
+        return 256 + RESERVED
+
+    @property
+    def source_time(self) -> int:
+        """Steps of every source: bytes and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Steps of every target: bytes and `END`."""
+        return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training lines, drawn with replacement, some of them cropped.

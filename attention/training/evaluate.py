@@ -60,7 +60,8 @@ class Evaluator:
         weights = self.reconstruct(parameters, batch).weights
         if weights is None:
             return None
-        return attention_maps(*map(np.asarray, (weights, batch.alignment, batch.target_length)))
+        drawn = weights, batch.alignment, batch.target_length, batch.source_length
+        return attention_maps(*map(np.asarray, drawn))
 
     def _metrics(self, parameters: Parameters, split: str, length: int | None) -> dict[str, Any]:
         examples, rows = self._examples(split, length)
@@ -143,6 +144,6 @@ def _metrics(counts: Counts) -> dict[str, Any]:
 
 
 def _with_mean(
-    weights: Float[Array, "batch heads time time"],
-) -> Float[Array, "batch one_plus_heads time time"]:
+    weights: Float[Array, "batch heads queries keys"],
+) -> Float[Array, "batch one_plus_heads queries keys"]:
     return jnp.concatenate([jnp.mean(weights, axis=1, keepdims=True), weights], axis=1)

@@ -13,11 +13,25 @@ from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
 from attention.models.reconstructor import Reconstructor
 from attention.scores import find_score, score_options
+from attention.tasks.batch import Task
 from attention.tasks.copy import Copy
-from attention.tasks.text import SHIPPED_TEXT, Text, read_text
+from attention.tasks.duplicate import Duplicate
+from attention.tasks.reverse import Reverse
+from attention.tasks.selective_copy import SelectiveCopy
+from attention.tasks.sort import Sort
+from attention.tasks.symbols import RandomSymbols
+from attention.tasks.text import SHIPPED_TEXT, read_text
 from attention.training.settings import OptimizerSettings, Settings, TextSettings, UsageError
 
 Parameters = PyTree
+
+SYNTHETIC: dict[str, type[RandomSymbols]] = {
+    "copy": Copy,
+    "duplicate": Duplicate,
+    "reverse": Reverse,
+    "selective_copy": SelectiveCopy,
+    "sort": Sort,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Experiment:
     """
 
     settings: Settings
-    task: Copy | Text
+    task: Task
     model_def: nnx.GraphDef
     optimizer: optax.GradientTransformation
 
@@ -97,10 +111,13 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     return optax.warmup_constant_schedule(0.0 if warmup else rate, rate, warmup)
 
 
-def _make_task(settings: Settings, source: bytes | None) -> Copy | Text:
+def _make_task(settings: Settings, source: bytes | None) -> Task:
     task = settings.task
     if not isinstance(task, TextSettings):
-        return Copy(task.symbols, task.max_length)
+        try:
+            return SYNTHETIC[task.name](**task.model_dump(exclude={"name"}))
+        except ValueError as error:
+            raise UsageError(f"config.task.{error}") from None
     assert source is not None
     try:
         return read_text(source, task.max_length, task.crop_fraction)
@@ -108,13 +125,12 @@ def _make_task(settings: Settings, source: bytes | None) -> Copy | Text:
         raise UsageError(f"config.task.path={task.path!r}: {error}") from None
 
 
-def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> Reconstructor:
+def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstructor:
     model = settings.model
     rngs = nnx.Rngs(key)
-    time = task.max_length + 1  # symbols and END
     encoder = Encoder(
         task.vocabulary,
-        time,
+        task.source_time,
         model.dim,
         positions=model.positions,
         mixer=model.mixer,
@@ -125,7 +141,7 @@ def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> R
     decoder = DECODERS[model.decoder](
         find_score(settings.score.name),
         task.vocabulary,
-        time,
+        task.target_time,
         model.dim,
         heads=model.heads,
         normalizer=model.normalizer,
@@ -137,7 +153,7 @@ def _make_model(settings: Settings, task: Copy | Text, key: Key[Array, ""]) -> R
     return Reconstructor(encoder, decoder)
 
 
-def _try_model(settings: Settings, task: Copy | Text) -> Reconstructor:
+def _try_model(settings: Settings, task: Task) -> Reconstructor:
     """A model that was asked for an output: where nothing fits, this is where it shows."""
     model = _make_model(settings, task, jax.random.key(0))
     model.logits(task.sample(jax.random.key(0), settings.train.batch_size))

@@ -30,12 +30,43 @@ class ScoreSettings(Section):
     options: dict[str, Any] = {}
 
 
-class CopySettings(Section):
+class SymbolsSettings(Section):
     """Random sequences."""
 
-    name: Literal["copy"] = "copy"
+    name: str
     symbols: int = Field(64, ge=1)
     max_length: int = Field(16, ge=1, le=1024)
+
+
+class CopySettings(SymbolsSettings):
+    """Reproduce them."""
+
+    name: Literal["copy"] = "copy"
+
+
+class ReverseSettings(SymbolsSettings):
+    """Reproduce them from the end."""
+
+    name: Literal["reverse"] = "reverse"
+
+
+class SortSettings(SymbolsSettings):
+    """Reproduce them in rising order; needs at least `max_length` symbols."""
+
+    name: Literal["sort"] = "sort"
+
+
+class DuplicateSettings(SymbolsSettings):
+    """Reproduce them twice."""
+
+    name: Literal["duplicate"] = "duplicate"
+
+
+class SelectiveCopySettings(SymbolsSettings):
+    """Reproduce them from among blanks."""
+
+    name: Literal["selective_copy"] = "selective_copy"
+    span: int = Field(32, ge=1, le=1024)  # symbols and blanks of a source
 
 
 class TextSettings(Section):
@@ -45,6 +76,16 @@ class TextSettings(Section):
     path: str = ""  # the text shipped with the package
     max_length: int = Field(80, ge=1, le=1024)  # in bytes; longer lines are left out
     crop_fraction: float = Field(0.5, ge=0, le=1)  # of the training examples: pieces of lines
+
+
+TaskSettings = (
+    CopySettings
+    | DuplicateSettings
+    | ReverseSettings
+    | SelectiveCopySettings
+    | SortSettings
+    | TextSettings
+)
 
 
 class ModelSettings(Section):
@@ -98,7 +139,7 @@ class Settings(Section):
     name: str = "experiment"
     seed: int = Field(0, ge=0, lt=2**32)
     score: ScoreSettings = ScoreSettings()
-    task: CopySettings | TextSettings = Field(CopySettings(), discriminator="name")
+    task: TaskSettings = Field(CopySettings(), discriminator="name")
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
@@ -109,10 +150,9 @@ def default_config(score: str = "mlp", *, task: str = "copy") -> ConfigDict:
     """The defaults as a config to change: this score with its options, and this task."""
     from attention.scores import find_score, score_options
 
-    tasks = {"copy": CopySettings, "text": TextSettings}
-    settings = Settings(
-        score=ScoreSettings(name=score, options=score_options(find_score(score))),
-        task=tasks[task](),
+    options = score_options(find_score(score))
+    settings = Settings.model_validate(
+        {"score": {"name": score, "options": options}, "task": {"name": task}}
     )
     return ConfigDict(settings.model_dump())
 

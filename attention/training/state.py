@@ -9,9 +9,7 @@ import optax
 from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, PyTree
 
-from attention.tasks.batch import Batch
-from attention.tasks.copy import Copy
-from attention.tasks.text import Text
+from attention.tasks.batch import Batch, Task
 from attention.training.experiment import Experiment, Parameters, schedule
 from attention.training.streams import Stream, stream_key
 
@@ -55,7 +53,7 @@ def abstract_state(experiment: Experiment) -> TrainState:
 
 def make_train(
     experiment: Experiment,
-) -> Callable[[TrainState, Copy | Text, int], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Task, int], tuple[TrainState, Metrics]]:
     """A compiled function that updates a state until it has completed a number of steps.
 
     The task is an argument, not a constant of the program, because a text may be large.
@@ -72,14 +70,14 @@ def make_train(
     dropout_key = stream_key(settings.seed, Stream.DROPOUT)
     learning_rate = schedule(settings.optimizer, settings.train.steps)
 
-    def next_batch(task: Copy | Text, step: Array) -> Batch:
+    def next_batch(task: Task, step: Array) -> Batch:
         return task.sample(jax.random.fold_in(train_key, step), settings.train.batch_size)
 
     def loss(parameters: Parameters, batch: Batch, step: Array) -> Array:
         key = jax.random.fold_in(dropout_key, step) if settings.model.dropout else None
         return cross_entropy(experiment.model(parameters).logits(batch, key), batch)
 
-    def update(state: TrainState, task: Copy | Text) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
         batch = next_batch(task, state.step)
         value, gradient = jax.value_and_grad(loss)(state.parameters, batch, state.step)
         updates, optimizer = experiment.optimizer.update(
@@ -89,7 +87,7 @@ def make_train(
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, parameters, optimizer), metrics
 
-    def train(state: TrainState, task: Copy | Text, until: Array) -> tuple[TrainState, Metrics]:
+    def train(state: TrainState, task: Task, until: Array) -> tuple[TrainState, Metrics]:
         def body(_, carry):
             state, sums = carry
             state, metrics = update(state, task)

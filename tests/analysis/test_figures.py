@@ -8,11 +8,11 @@ BRIGHT, DARK, WHITE = (252, 253, 191), (0, 0, 4), (255, 255, 255)
 SIZE = 5
 
 
-def draw(weights, alignment=None, length=SIZE):
+def draw(weights, alignment=None, steps=SIZE, tokens=SIZE):
     """The maps of one example."""
     weights = np.asarray(weights, float).reshape(1, -1, SIZE, SIZE)
     alignment = np.full((1, SIZE), -1) if alignment is None else np.asarray([alignment])
-    return attention_maps(weights, alignment, np.array([length]))
+    return attention_maps(weights, alignment, np.array([steps]), np.array([tokens]))
 
 
 def pixel(pixels, query, key, head=0, dx=CELL // 2, dy=CELL // 2):
@@ -61,15 +61,16 @@ def test_the_gold_source_token_is_framed():
     assert pixel(pixels, 0, 2) == DARK  # a frame hides no weight
 
 
-@pytest.mark.parametrize("length", [4, 5])
-def test_only_what_counts_is_drawn(length):
-    pixels = draw(np.zeros((SIZE, SIZE)), alignment=range(SIZE), length=length)
-    assert pixels.shape == (LABEL + length * CELL + GAP, length * CELL + GAP, 3)
+@pytest.mark.parametrize(("steps", "tokens"), [(4, 4), (4, 5), (5, 4), (5, 5)])
+def test_only_what_counts_is_drawn(steps, tokens):
+    pixels = draw(np.zeros((SIZE, SIZE)), alignment=range(SIZE), steps=steps, tokens=tokens)
+    assert pixels.shape == (LABEL + steps * CELL + GAP, tokens * CELL + GAP, 3)
 
 
 def test_examples_of_different_lengths_are_stacked_and_padded_with_white():
     weights = np.zeros((2, 1, SIZE, SIZE))
-    pixels = attention_maps(weights, np.full((2, SIZE), -1), np.array([5, 4]))
+    length = np.array([5, 4])
+    pixels = attention_maps(weights, np.full((2, SIZE), -1), length, length)
     first = LABEL + 5 * CELL + GAP
     assert pixels.shape == (first + LABEL + 4 * CELL + GAP, 5 * CELL + GAP, 3)
     assert tuple(pixels[first + LABEL, 0]) == DARK

@@ -11,7 +11,7 @@ from attention import masks
 from attention.models.decoders import DECODERS, Decoder
 from attention.scores import MLP, Linear
 
-BATCH, TIME, DIM, VOCABULARY, HEADS = 2, 5, 6, 11, 3
+BATCH, TIME, STEPS, DIM, VOCABULARY, HEADS = 2, 5, 7, 6, 11, 3
 LENGTH = jnp.array([3, 5])
 
 every_decoder = pytest.mark.parametrize("name", DECODERS)
@@ -20,7 +20,7 @@ every_decoder = pytest.mark.parametrize("name", DECODERS)
 @functools.cache
 def make(name, score=MLP, heads=HEADS):
     def init():
-        return DECODERS[name](score, VOCABULARY, TIME, DIM, heads=heads, rngs=nnx.Rngs(0))
+        return DECODERS[name](score, VOCABULARY, STEPS, DIM, heads=heads, rngs=nnx.Rngs(0))
 
     graph, state = nnx.split(nnx.eval_shape(init))
     return nnx.merge(graph, random_like(state))
@@ -39,7 +39,7 @@ def make_memory(seed=0):
 
 
 def make_target(seed=0):
-    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, (BATCH, TIME)))
+    return jnp.asarray(np.random.default_rng(seed).integers(0, VOCABULARY, (BATCH, STEPS)))
 
 
 @every_decoder
@@ -55,14 +55,14 @@ def test_greedy_is_the_likeliest_token_given_its_own_output(name):
     assert len(np.unique(tokens)) > 2
 
 
-@pytest.mark.parametrize("step", range(TIME))
+@pytest.mark.parametrize("step", range(STEPS))
 def test_the_logits_of_a_gru_depend_on_the_target_before_them_and_no_other(step):
     logits, _ = run("gru")
     target = make_target()
     changed = target.at[:, step].set((target[:, step] + 1) % VOCABULARY)
     before, after = (logits(make_memory(), LENGTH, t) for t in (target, changed))
     changes = np.any(before != after, axis=(0, 2))
-    np.testing.assert_array_equal(changes, np.arange(TIME) > step)
+    np.testing.assert_array_equal(changes, np.arange(STEPS) > step)
 
 
 @pytest.mark.parametrize("name", ["parallel", "pooled"])
@@ -102,7 +102,7 @@ def test_every_position_of_the_source_is_seen(name):
 def test_the_weights_of_each_step_and_head_are_a_distribution_over_the_source(name):
     _, greedy = run(name)
     weights = np.asarray(greedy(make_memory(), LENGTH)[1])
-    assert weights.shape == (BATCH, HEADS, TIME, TIME)
+    assert weights.shape == (BATCH, HEADS, STEPS, TIME)
     np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
     assert np.all(weights[0, ..., 3:] == 0)
     assert np.all(weights[1] > 0)
@@ -135,6 +135,6 @@ def test_a_pooled_decoder_with_a_head_a_feature_is_the_tutorial():
             exponentials = np.exp(source @ weight[feature])
             context.append(exponentials @ source[:, feature] / exponentials.sum())
         output = context @ np.asarray(decoder.output.kernel[...]) + decoder.output.bias[...]
-        expected.append(output.reshape(TIME, VOCABULARY))
+        expected.append(output.reshape(STEPS, VOCABULARY))
     found = decoder.logits(jnp.asarray(memory), LENGTH, make_target())
     np.testing.assert_allclose(found, expected, atol=1e-4)

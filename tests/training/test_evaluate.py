@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from small import random_like, small
 
-from attention.analysis.figures import CELL
+from attention.analysis.figures import CELL, GAP, LABEL
+from attention.models.decoders import DECODERS
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
 from attention.training.state import abstract_state
@@ -73,6 +74,26 @@ def test_the_report_equals_counting_one_by_one(parallel, split, stream, length):
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
     assert 0 < found["token_accuracy"] < 1
     assert 0 < found["alignment_accuracy"] < 1
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("task", ["duplicate", "selective_copy"])
+def test_source_and_target_may_differ_in_time(task, decoder):
+    experiment, parameters = make({"model.decoder": decoder}, task=task)
+    assert experiment.task.source_time != experiment.task.target_time
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(parameters, "test", [3])["by_length"]["3"]
+    batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 11, 3)
+    pixels = evaluator.attention_maps(parameters, examples=1)
+    if decoder == "pooled":
+        assert (found["alignment_accuracy"], pixels) == (None, None)
+        return
+    expected = shares_one_by_one(experiment, parameters, batch)
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+    first = experiment.task.held_out("validation", stream_key(0, Stream.VALIDATION), 11)
+    steps, tokens = int(first.target_length[0]), int(first.source_length[0])
+    assert pixels.shape[0] == LABEL + steps * CELL + GAP
+    assert pixels.shape[1] == 2 * (max(tokens * CELL, 56) + GAP)
 
 
 def test_the_report_does_not_depend_on_the_batch_size(parallel):

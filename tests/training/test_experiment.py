@@ -1,3 +1,4 @@
+import dataclasses
 import textwrap
 
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import pytest
 from small import small
 
 from attention.tasks.text import SHIPPED_TEXT
-from attention.training.experiment import build, read_source, schedule
+from attention.training.experiment import SYNTHETIC, build, read_source, schedule
 from attention.training.settings import OptimizerSettings, UsageError
 from attention.training.state import initial_state, make_train
 
@@ -127,8 +128,19 @@ def test_weight_decay_without_adamw_is_refused(name):
         build(settings, None)
 
 
-def test_the_copy_task_reads_nothing():
-    assert read_source(small()) is None
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_a_synthetic_task_reads_nothing_and_has_the_fields_of_its_settings(name):
+    settings = small({"task.symbols": 5}, task=name)
+    assert read_source(settings) is None
+    fields = dataclasses.asdict(build(settings, None).task)
+    assert fields == settings.task.model_dump(exclude={"name"})
+
+
+def test_symbols_and_spans_too_small_for_their_sequences_are_refused():
+    with pytest.raises(UsageError, match=r"^config\.task\.symbols=3: .*at least max_length=4"):
+        build(small(task="sort"), None)
+    with pytest.raises(UsageError, match=r"^config\.task\.span=3: .*at least max_length=4"):
+        build(small({"task.span": 3}, task="selective_copy"), None)
 
 
 def test_the_text_task_reads_the_shipped_text_or_the_file_of_its_path(tmp_path):

@@ -75,7 +75,7 @@ def test_a_bad_value_is_refused_by_field_and_value_in_one_line(path, value):
 @pytest.mark.parametrize(
     ("path", "choices"),
     [
-        ("task.name", ["copy", "text"]),
+        ("task.name", ["copy", "duplicate", "reverse", "selective_copy", "sort", "text"]),
         ("model.decoder", ["parallel", "gru", "pooled"]),
         ("model.mixer", ["none", "feedforward", "gru"]),
         ("model.normalizer", ["softmax", "sigmoid", "sparsemax", "entmax15"]),

@@ -1,0 +1,80 @@
+"""What the synthetic tasks share: random symbols, from which source and target are made."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from attention.forms import static
+from attention.tasks.batch import RESERVED, Batch
+
+
+@dataclass(frozen=True)
+class RandomSymbols(ABC):
+    """Uniform random tokens of uniform random length, generated from a key.
+
+    A task says in `_batch` what is to be made of them.
+
+    Attributes:
+      symbols: number of symbols to draw from.
+      max_length: greatest length, in symbols.
+    """
+
+    symbols: int = static()
+    max_length: int = static()
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, the reserved ones among them."""
+        return self.symbols + RESERVED
+
+    @property
+    def source_time(self) -> int:
+        """Source steps of every batch: symbols and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Target steps of every batch: symbols and `END`."""
+        return self.max_length + 1
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` examples, their lengths uniform over 1 … `max_length`."""
+        length_key, symbol_key = jax.random.split(key)
+        length = jax.random.randint(length_key, (size,), 1, self.max_length + 1)
+        return self._of_lengths(symbol_key, length)
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """`size` examples of this length, or of mixed lengths; the key makes the split."""
+        del split
+        if length is None:
+            return _sample(self, key, size)
+        key = jax.random.fold_in(key, length)
+        return _of_lengths(self, key, jnp.full(size, length))
+
+    def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
+        return self._batch(self._symbols(key, length), length)
+
+    def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
+        """The source without its `END`; what is beyond the length does not count."""
+        shape = (length.shape[0], self.max_length)
+        return jax.random.randint(key, shape, RESERVED, RESERVED + self.symbols)
+
+    @abstractmethod
+    def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
+        """Source and target of these symbols."""
+
+
+@partial(jax.jit, static_argnums=2)
+def _sample(task: RandomSymbols, key: Key[Array, ""], size: int) -> Batch:
+    return task.sample(key, size)
+
+
+@jax.jit
+def _of_lengths(task: RandomSymbols, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
+    return task._of_lengths(key, length)

@@ -1,0 +1,27 @@
+"""Sort random sequences of up to 16 distinct symbols, with a GRU decoder.
+
+    python train.py --config configs/sort.py            # or :bilinear, …
+
+The next symbol is the least one above the symbol before, which the state of the decoder asks
+for. 63 s (mlp) and 56 s (bilinear) on 2 busy CPU cores (42 and 28 s of processor time). Exact
+match at length 16, greedy decoding, seed 0: mlp 0.9993, bilinear 0.9915; of mixed lengths
+0.9990 and 0.9966.
+"""
+
+from ml_collections import ConfigDict
+
+from attention.training.settings import default_config
+
+
+def get_config(score: str = "mlp") -> ConfigDict:
+    config = default_config(score, task="sort")
+    config.name = "sort"
+    config.task.symbols = 64
+    config.task.max_length = 16
+    config.model.decoder = "gru"
+    config.model.positions = False  # where a symbol stands does not matter
+    config.train.batch_size = 64
+    config.train.steps = 1200
+    config.train.eval_every_steps = 500
+    config.eval.lengths = (1, 4, 8, 12, 16)
+    return config
