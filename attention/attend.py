@@ -1,7 +1,6 @@
 """`attend`: from a form to its context, by the algorithm that serves it best."""
 
 import math
-from dataclasses import fields
 from typing import Literal
 
 import jax
@@ -21,6 +20,7 @@ from attention.forms import (
 )
 from attention.masks import Both, Causal, Mask
 from attention.normalizers import NORMALIZERS, Normalizer
+from attention.pytrees import field_names
 
 Implementation = Literal["dense", "streaming", "additive", "inner_product", "key_only", "prefix"]
 
@@ -28,7 +28,7 @@ Implementation = Literal["dense", "streaming", "additive", "inner_product", "key
 STREAMING_PAIRS = 2**20
 # A Pairwise score may compute a long vector a pair: whole arrays of those leave them sooner.
 STREAMING_PAIRWISE_PAIRS = 2**18
-# Up to so many terms, in all, whole arrays of them cost less than the loops that save them.
+# From so many terms on, in all, the loops that save arrays of them cost less than those.
 ADDITIVE_TERMS = 2**22
 
 
@@ -134,7 +134,7 @@ def _best(possible: list[Implementation], form: Form, values: Array) -> Implemen
     pairs = math.prod((*lead, *size_of(form, len(lead))))
     match form:
         case Additive():
-            small = pairs * form.readout.shape[-1] <= ADDITIVE_TERMS
+            small = pairs * form.readout.shape[-1] < ADDITIVE_TERMS
         case Pairwise():
             small = pairs < STREAMING_PAIRWISE_PAIRS
         case _:
@@ -207,7 +207,7 @@ def _check(form: Form, values: Array, mask: Mask | None) -> None:
 
 
 def _check_features(form: Form) -> None:
-    arrays = {f.name: getattr(form, f.name) for f in fields(form) if not f.metadata.get("static")}
+    arrays = {name: getattr(form, name) for name in field_names(type(form), static=False)}
     for name, array in arrays.items():
         if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(

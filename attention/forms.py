@@ -10,15 +10,16 @@ fields that have an axis of queries or keys, by which a form can be cut into til
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
+
+from attention.pytrees import register_dataclass, static
 
 Activation = Callable[[Array], Array]
 
@@ -26,11 +27,6 @@ Activation = Callable[[Array], Array]
 def accumulator(*dtypes: DTypeLike) -> np.dtype:
     """What to add numbers of these types up in: float32 at the least."""
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
-
-
-def static(**kwargs: Any) -> Any:
-    """A dataclass field that is part of the pytree's structure, not of its data."""
-    return field(metadata={"static": True}, **kwargs)
 
 
 @register_dataclass

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Bool, Int
 
-from attention.forms import static
+from attention.pytrees import register_dataclass, static
 
 QueryIndex = Int[Array, " n"]
 KeyIndex = Int[Array, " m"]

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int
 
 from attention.algorithms.tiles import Tile, Tiles, cut
 from attention.biases import Bias
 from attention.forms import Form, num_leading_axes, size_of
 from attention.masks import Mask
+from attention.pytrees import register_dataclass
 
 
 @register_dataclass

@@ -52,7 +52,7 @@ def small(changes=(), *, score="mlp", task="copy"):
 def train_quietly(settings, workdir):
     """The exit status, and what was shown."""
     shown = io.StringIO()
-    return train(settings, workdir, Console(file=shown, width=200)), shown.getvalue()
+    return train(settings, workdir, Console(file=shown, width=400)), shown.getvalue()
 
 
 def copy_of(run, tmp_path):

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from attention.forms import KeyOnly, accumulator
+from attention.pytrees import register_dataclass
 
 
 @register_dataclass

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import PyTreeDef, register_dataclass
+from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -18,6 +18,7 @@ from attention.algorithms.dense import collapse
 from attention.biases import Bias
 from attention.forms import Additive, Form, KeyOnly, Pairwise, accumulator, as_pytree, size_of
 from attention.masks import Mask
+from attention.pytrees import field_names, register_dataclass
 
 # Pairs in a tile, all leading axes together. What a Pairwise score computes on the way may
 # be a long vector a pair, so its tiles are smaller.
@@ -150,8 +151,10 @@ def cut(
     """A problem cut into tiles: the plan, its arrays with derivatives, and the others."""
     num_queries, num_keys = size_of(form, len(lead))
     query_block, key_block = _block_sizes(form, math.prod(lead), num_queries, num_keys)
-    data = {f.name: getattr(form, f.name) for f in fields(form) if not f.metadata.get("static")}
-    static = {f.name: getattr(form, f.name) for f in fields(form) if f.metadata.get("static")}
+    data, static = (
+        {name: getattr(form, name) for name in field_names(type(form), static=static)}
+        for static in (False, True)
+    )
     if isinstance(form, KeyOnly):
         static["num_queries"] = query_block
     by_query = {name: data.pop(name) for name in form.per_query}

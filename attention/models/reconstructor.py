@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import nnx
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, Int, Key
 
 from attention.models.decoders import Decoder
 from attention.models.encoders import Encoder
+from attention.pytrees import register_dataclass
 from attention.tasks.batch import END, PAD, Batch, before
 
 

@@ -5,8 +5,9 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Bool, Int, Key
+
+from attention.pytrees import register_dataclass
 
 # Every vocabulary begins with these two; a task's own symbols follow.
 PAD = 0

@@ -9,9 +9,9 @@ With three symbols a, b, c and `max_length` 4, one example is
 
 from dataclasses import dataclass
 
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int
 
+from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, reconstruction
 from attention.tasks.symbols import RandomSymbols
 

@@ -10,9 +10,9 @@ With three symbols a, b, c and `max_length` 3, one example is
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int
 
+from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, rearrangement
 from attention.tasks.symbols import RandomSymbols
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int, Key
 
-from attention.forms import static
+from attention.pytrees import register_dataclass, static
 from attention.tasks.batch import RESERVED, Batch, rearrangement
 from attention.tasks.symbols import RandomSymbols
 

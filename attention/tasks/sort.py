@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int, Key
 
+from attention.pytrees import register_dataclass
 from attention.tasks.batch import RESERVED, Batch, before, rearrangement
 from attention.tasks.symbols import RandomSymbols
 

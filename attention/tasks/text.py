@@ -14,10 +14,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Int, Key, UInt8
 
-from attention.forms import static
+from attention.pytrees import register_dataclass, static
 from attention.tasks.batch import END, RESERVED, Batch, reconstruction
 
 # The Declaration of Independence and the Constitution of the United States (public domain).

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float, PyTree
 
+from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, Task
 from attention.training.experiment import Experiment, Parameters, schedule
 from attention.training.streams import Stream, stream_key
