@@ -222,7 +222,7 @@ def _sum(unit: _Unit, axis: int, queries: Array, keys: Array, readout: Array) ->
         return total, None
 
     zeros = jnp.zeros(jnp.broadcast_shapes(x.shape[1:], y.shape[1:]), x.dtype)
-    turns = max(1, x.shape[0] // GROUP)
+    turns = max(1, x.shape[0] // (2 * GROUP))  # the fewer, the less often is `total` touched
     total, _ = lax.scan(turn, zeros, [_split(array, turns) for array in (x, y, weights)])
     return unit.factor * total + unit.offset * jnp.sum(weights, axis=0)
 
