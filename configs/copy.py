@@ -2,7 +2,7 @@
 
     python train.py --config configs/copy.py            # or :bilinear, :linear, :dot, …
 
-19 s (mlp) and 14 s (bilinear) on 2 CPU cores, compilation and evaluation included. Exact match
+9 s (mlp) and 7 s (bilinear) on 2 CPU cores, compilation and evaluation included. Exact match
 at length 16, seeds 100 to 107: mlp 1.0000 on each, bilinear 0.9998 on the worst. `linear` cannot
 copy: its weights are the same for every query.
 """

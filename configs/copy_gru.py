@@ -2,7 +2,7 @@
 
     python train.py --config configs/copy_gru.py
 
-44 s on 2 CPU cores. Exact match at length 16, greedy decoding, seeds 100 to 103: 0.9998 ± 0.0002.
+24 s on 2 CPU cores. Exact match at length 16, greedy decoding, seeds 100 to 103: 0.9998 ± 0.0003.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
     python train.py --config configs/duplicate.py       # or :bilinear, …
 
 The second time begins where the length says: a GRU over the source from both ends tells each
-source position its length. 64 s (mlp) and 32 s (bilinear) on 2 busy CPU cores. Exact match at
-length 16, that is at 33 target steps, seed 0: 1.0000 with both; of mixed lengths 0.9949 (mlp)
-and 0.9392 (bilinear), for at a few lengths one step looks at the wrong symbol.
+source position its length. 23 s (mlp) and 19 s (bilinear) on 2 CPU cores. Exact match of mixed
+lengths, seeds 100 and 101: mlp 0.9952 ± 0.0047, bilinear 0.9576 ± 0.0599, for at a few lengths one
+step looks at the wrong symbol. At length 16, 33 target steps: 0.9979 ± 0.0002 and 0.9998.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python train.py --config configs/pooled.py
 
-39 s on one of 2 busy CPU cores. Exact match at the greatest length n, trained up to n, seed 0:
-1.0000 at n = 8, 0.938 at 16, 0.019 at 32. With one softmax for all features
+30 s on 2 CPU cores. Exact match at the greatest length n, trained up to n: 0.9999 ± 0.0001 at n = 8
+(seeds 100 to 102), 0.938 at 16 and 0.019 at 32 (seed 0). With one softmax for all features
 (`--config.model.heads=1`) 0.83 at length 2, 0.15 at 4 and 0.00 at 8.
 """
 

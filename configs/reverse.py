@@ -3,9 +3,9 @@
     python train.py --config configs/reverse.py         # or :bilinear, …
 
 Where the first target symbol stands depends on the length, which a position alone does not
-tell: a GRU over the source from both ends does. 25 s (mlp) on 2 busy CPU cores. Exact
-match at length 16, seed 0: mlp 1.0000, bilinear 0.9998; of mixed lengths 1.0000 and 0.9390, for
-bilinear may look at the wrong symbol at a step of some length.
+tell: a GRU over the source from both ends does. 19 s (mlp) and 16 s (bilinear) on 2 CPU cores.
+Exact match of mixed lengths, seeds 100 and 101: mlp 1.0000, bilinear 0.7709 ± 0.3240, for it may
+look at the wrong symbol at a step of some length. At length 16: 1.0000 and 0.9926 ± 0.0095.
 """
 
 from ml_collections import ConfigDict

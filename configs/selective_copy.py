@@ -3,9 +3,9 @@
     python train.py --config configs/selective_copy.py  # or :bilinear, …
 
 Selective copying (Gu and Dao, arXiv 2312.00752): which position holds the n-th symbol takes
-counting, and a GRU over the source from both ends counts. 50 s (mlp) and 45 s (bilinear) on 2
-busy CPU cores. Exact match at length 16, seed 0: mlp 0.9990, bilinear 0.9993; of mixed lengths
-0.9998 and 1.0000.
+counting, and a GRU over the source from both ends counts. 30 s (mlp) and 25 s (bilinear) on 2
+CPU cores. Exact match at length 16, seeds 100 and 101: mlp 0.9977 ± 0.0019, bilinear 0.9998; of
+mixed lengths 0.9994 ± 0.0005 and 1.0000.
 """
 
 from ml_collections import ConfigDict

@@ -3,9 +3,9 @@
     python train.py --config configs/sort.py            # or :bilinear, …
 
 The next symbol is the least one above the symbol before, which the state of the decoder asks
-for. 63 s (mlp) and 56 s (bilinear) on 2 busy CPU cores (42 and 28 s of processor time). Exact
-match at length 16, greedy decoding, seed 0: mlp 0.9993, bilinear 0.9915; of mixed lengths
-0.9990 and 0.9966.
+for. 27 s (mlp) and 19 s (bilinear) on 2 CPU cores. Exact match at length 16, greedy decoding,
+seeds 100 and 101: mlp 0.9989 ± 0.0012, bilinear 0.9910 ± 0.0059; of mixed lengths 0.9994 ± 0.0005
+and 0.9956 ± 0.0003.
 """
 
 from ml_collections import ConfigDict

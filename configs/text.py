@@ -3,8 +3,9 @@
     python train.py --config configs/text.py                # or --config.task.path=any.txt
     python eval.py --workdir runs/text-mlp --text "any line"
 
-About 57 s on one of 2 busy CPU cores. Bytes of held-out lines right: 0.9971 (seed 100) for the
-shipped text; 0.992 (seed 0, 800 steps) for 1,887 lines of Tang poems.
+39 s on 2 CPU cores. Bytes of held-out lines right: 0.9998 on each of seeds 100 to 104 for the
+shipped text, 0.9980 ± 0.0013 (seeds 100 and 101) for 1,600 lines of Tang poems. With 900 steps it
+was 0.9659 on one seed of three.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +17,6 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="text")
     config.name = "text"
     config.task.path = ""  # the founding documents of the United States, shipped here
-    config.train.steps = 900
+    config.train.steps = 2000
     config.train.batch_size = 32
     return config
