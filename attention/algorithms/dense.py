@@ -47,16 +47,19 @@ def mix(
     """The same, by a function that computes the scores of a form with one leading axis."""
     lead = values.shape[:-2]
     pairs = scores_of(collapse(form, lead))
-    pairs = pairs.reshape(*lead, *pairs.shape[1:])
+    shape = (*lead, *pairs.shape[1:])
     if bias is not None:
-        pairs = pairs + all_biases(bias, pairs.shape).astype(pairs.dtype)
-    weights = normalizer(pairs, where=allowed_pairs(mask, pairs.shape))
+        pairs = pairs + collapse(all_biases(bias, shape), lead).astype(pairs.dtype)
+    allowed = allowed_pairs(mask, shape)
+    if allowed is not None:
+        allowed = collapse(jnp.broadcast_to(allowed, shape), lead)
+    weights = normalizer(pairs, where=allowed)
     context = jnp.matmul(
-        collapse(weights.astype(values.dtype), lead),
+        weights.astype(values.dtype),
         collapse(values, lead),
         preferred_element_type=accumulator(values.dtype),
     ).astype(values.dtype)
-    return context.reshape(*lead, *context.shape[1:]), weights
+    return context.reshape(*lead, *context.shape[1:]), weights.reshape(shape)
 
 
 def all_biases(bias: Bias, shape: tuple[int, ...]) -> Float[Array, "*lead queries keys"]:
