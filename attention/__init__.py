@@ -17,6 +17,7 @@ from attention.scores import (
     ScaledDot,
     Score,
     Trilinear,
+    Uniform,
 )
 from attention.statistics import Statistics, statistics
 
@@ -39,6 +40,7 @@ __all__ = [
     "Score",
     "Statistics",
     "Trilinear",
+    "Uniform",
     "attend",
     "attend_with_weights",
     "biases",

@@ -9,6 +9,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
+from attention.algorithms import dense
 from attention.attend import Implementation, attend, attend_with_weights
 from attention.biases import Bias
 from attention.forms import Form, form_of
@@ -116,6 +117,23 @@ class Attention(nnx.Module):
             form, values, mask=mask, bias=self.bias, normalizer=self.normalizer
         )
         return _join_heads(context), weights
+
+    def scores(
+        self, queries: PyTree, keys: Float[Array, "*batch keys key_dim"]
+    ) -> Float[Array, "*batch heads queries keys"]:
+        """Each head's scores, no mask, bias or normalizer applied: for decoders of one's own."""
+        form, values = self._form_and_values(queries, keys, None)
+        lead = values.shape[:-2]
+        scores = dense.scores(dense.collapse(form, lead))
+        return scores.reshape(*lead, *scores.shape[1:])
+
+    def context(
+        self,
+        weights: Float[Array, "*batch heads queries keys"],
+        values: Float[Array, "*batch keys value_dim"],
+    ) -> Float[Array, "*batch queries value_dim"]:
+        """What each head mixes by these weights, joined."""
+        return _join_heads(weights.astype(values.dtype) @ _split_heads(values, self.heads))
 
     def statistics(
         self,

@@ -40,6 +40,23 @@ class Score(nnx.Module):
         return Pairwise(self, queries, keys)
 
 
+class Uniform(Score):
+    """Zero: every key weighs the same, and the context is the mean. What others must beat."""
+
+    def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
+        del query_dim, key_dim, rngs  # nothing is learned
+
+    def __call__(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, ""]:
+        return jnp.zeros((), key.dtype)
+
+    def form(
+        self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
+    ) -> KeyOnly:
+        return KeyOnly(jnp.zeros(keys.shape[0], keys.dtype), num_queries=queries.shape[0])
+
+
 class Linear(Score):
     """`wᵀk`: the tutorial's score. It ignores the query, so every query gets the same weights."""
 
@@ -253,6 +270,7 @@ class Trilinear(Score):
 
 
 SCORES: dict[str, type[Score]] = {
+    "uniform": Uniform,
     "linear": Linear,
     "mlp_pooling": MLPPooling,
     "mlp": MLP,

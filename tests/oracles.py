@@ -151,6 +151,7 @@ def _bilinear(p, q, k):
 
 # The equations: from parameters, a query and a key to the score.
 EQUATIONS = {
+    "uniform": lambda p, q, k: 0.0,
     "linear": lambda p, q, k: dot(p["weight"], k),
     "mlp_pooling": _mlp_pooling,
     "mlp": _mlp,

@@ -42,6 +42,7 @@ from attention import (
     ScaledDot,
     Score,
     Trilinear,
+    Uniform,
     form_of,
 )
 from attention.scores import find_score, score_options
@@ -92,6 +93,7 @@ def test_score_is_its_equation(name):
 @pytest.mark.parametrize(
     ("score", "values", "query", "key", "expected"),
     [
+        (Uniform, {}, [7], [3, 4], 0.0),
         # 1·3 + 2·4
         (Linear, {"weight": [1, 2]}, [7], [3, 4], 11.0),
         # units 2·0.5 − 1 = 0 and 2·0.25 + 0.5 = 1; 2·tanh 0 + 3·tanh 1
@@ -164,7 +166,7 @@ def test_score_computed_by_hand(score, values, query, key, expected):
 @pytest.mark.parametrize("name", [*SCORES, *OWN, "pytree"])
 def test_form_is_the_double_vmap_in_value_and_gradient(name):
     (scores, gradients), expected = by_form_and_by_vmap(name)
-    assert any(np.any(leaf) for leaf in arrays_in(gradients))
+    assert any(np.any(leaf) for leaf in arrays_in(gradients)) == (name != "uniform")
     assert_close((scores, gradients), expected)
 
 
@@ -259,7 +261,7 @@ def test_find_score_follows_a_path(path, expected):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cosin", r"'cosin'.* choose linear, .*trilinear or a path module:Name"),
+        ("cosin", r"'cosin'.* choose uniform, .*trilinear or a path module:Name"),
         ("nowhere.scores:Mine", r"'nowhere.scores:Mine' cannot be imported: .*nowhere"),
         ("oracles:Nothing", r"'oracles:Nothing' cannot be imported: .*Nothing"),
         (":Mine", r"':Mine' cannot be imported"),

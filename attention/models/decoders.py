@@ -5,6 +5,7 @@ Each has two ways to run. `logits` is for training and may see the target
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -14,7 +15,10 @@ from jaxtyping import Array, Float, Int
 
 from attention import masks
 from attention.layers import Attention
-from attention.tasks.batch import PAD, before
+from attention.models.location import LocationDecoder
+from attention.models.positions import Positions, rotate, sinusoids
+from attention.models.recurrence import CELLS
+from attention.models.recurrent import RecurrentDecoder
 
 Logits = Float[Array, "batch time vocabulary"]
 Memory = Float[Array, "batch source_time dim"]
@@ -30,23 +34,28 @@ class Decoder(Protocol):
         """Scores of every next token, given the target tokens before it."""
         ...
 
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, Weights | None]:
-        """The likeliest tokens, and the weights they came with (None: not one a step)."""
+    def greedy(
+        self, memory: Memory, length: Int[Array, " batch"], time: int
+    ) -> tuple[Tokens, Weights | None]:
+        """The likeliest tokens of `time` steps, and the weights they came with, if any."""
         ...
 
 
 class ParallelDecoder(nnx.Module):
-    """One learned query a target position; the logits are linear in the context.
+    """One query a target position, all at once; the logits are linear in the context.
 
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions.
+      time: number of target positions; any number can be asked for unless they are learned.
       dim: size of queries and of memory vectors.
       heads: number of heads.
+      positions: what tells the queries apart. `learned`: each position has its own;
+        else there is one, `sinusoidal`: to which sines are added; `rotary`: which is turned,
+        as are the keys; `none`: and a bias does it all.
       embedding_std: standard deviation of the initial queries.
-      attention: further arguments of `Attention`, those of the score among them.
       rngs: source of initial parameters.
+      **attention: further arguments of `Attention`, those of the score among them.
     """
 
     def __init__(
@@ -57,91 +66,40 @@ class ParallelDecoder(nnx.Module):
         dim: int,
         *,
         heads: int = 1,
+        positions: Positions = "learned",
         embedding_std: float = 0.5,
         rngs: nnx.Rngs,
         **attention: Any,
     ):
+        self.positions = positions
         initial = jax.nn.initializers.normal(embedding_std)
-        self.queries = nnx.Param(initial(rngs.params(), (time, dim)))
+        count = time if positions == "learned" else 1
+        self.queries = nnx.Param(initial(rngs.params(), (count, dim)))
         self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
         self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
 
     def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
-        del target  # positions are independent
-        mask = masks.lengths(length)
-        return self.output(self.attention(self.queries[...], memory, mask=mask))
+        queries, keys = self._queries(target.shape[1]), self._keys(memory)
+        return self.output(self.attention(queries, keys, memory, mask=masks.lengths(length)))
 
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, Weights]:
+    def greedy(
+        self, memory: Memory, length: Int[Array, " batch"], time: int
+    ) -> tuple[Tokens, Weights]:
         context, weights = self.attention.with_weights(
-            self.queries[...], memory, mask=masks.lengths(length)
+            self._queries(time), self._keys(memory), memory, mask=masks.lengths(length)
         )
         return jnp.argmax(self.output(context), axis=-1), weights
 
+    def _queries(self, time: int) -> Float[Array, "time dim"]:
+        if self.positions == "learned":
+            return self.queries[...]
+        queries = jnp.broadcast_to(self.queries[...], (time, self.queries.shape[1]))
+        if self.positions == "sinusoidal":
+            return queries + sinusoids(*queries.shape)
+        return rotate(queries) if self.positions == "rotary" else queries
 
-class GRUDecoder(nnx.Module):
-    """Autoregressive GRU whose state is the query (Bahdanau et al., arXiv 1409.0473).
-
-    At each step the state before it asks the memory; the GRU takes in the context and
-    the token before, and the logits are linear in new state, context and that token.
-
-    Args: as for `ParallelDecoder`; `embedding_std` is that of the target embeddings.
-    """
-
-    def __init__(
-        self,
-        score: Callable[..., Any],
-        vocabulary: int,
-        time: int,
-        dim: int,
-        *,
-        heads: int = 1,
-        embedding_std: float = 0.5,
-        rngs: nnx.Rngs,
-        **attention: Any,
-    ):
-        self.time = time
-        initial = jax.nn.initializers.normal(embedding_std)
-        self.embedding = nnx.Param(initial(rngs.params(), (vocabulary, dim)))
-        self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
-        self.start = nnx.Linear(dim, dim, rngs=rngs)
-        self.cell = nnx.GRUCell(2 * dim, dim, rngs=rngs)
-        self.output = nnx.Linear(3 * dim, vocabulary, rngs=rngs)
-
-    def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
-        previous = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=PAD)
-        mask = masks.lengths(length)
-
-        def step(state, token):
-            context = self.attention(state[:, None], memory, mask=mask)[:, 0]
-            return self._advance(state, context, self.embedding[...][token])
-
-        _, features = jax.lax.scan(step, self._first_state(memory, length), previous.T)
-        return self.output(jnp.moveaxis(features, 0, 1))
-
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, Weights]:
-        mask = masks.lengths(length)
-
-        def step(carry, _):
-            state, token = carry
-            context, weights = self.attention.with_weights(state[:, None], memory, mask=mask)
-            state, features = self._advance(state, context[:, 0], self.embedding[...][token])
-            token = jnp.argmax(self.output(features), axis=-1)
-            return (state, token), (token, weights[:, :, 0])
-
-        first = jnp.full(memory.shape[0], PAD)
-        start = (self._first_state(memory, length), first)
-        _, (tokens, weights) = jax.lax.scan(step, start, length=self.time)
-        return tokens.T, jnp.moveaxis(weights, 0, 2)
-
-    def _first_state(self, memory: Memory, length: Int[Array, " batch"]) -> Array:
-        counts = before(length, memory.shape[1])[..., None]
-        mean = jnp.sum(jnp.where(counts, memory, 0.0), axis=1) / jnp.maximum(length, 1)[:, None]
-        return jnp.tanh(self.start(mean))
-
-    def _advance(self, state: Array, context: Array, embedded: Array) -> tuple[Array, Array]:
-        """The new state, and the features that the output reads."""
-        state, _ = self.cell(state, jnp.concatenate([embedded, context], axis=-1))
-        return state, jnp.concatenate([state, context, embedded], axis=-1)
+    def _keys(self, memory: Memory) -> Memory:
+        return rotate(memory) if self.positions == "rotary" else memory
 
 
 class PooledDecoder(nnx.Module):
@@ -173,7 +131,10 @@ class PooledDecoder(nnx.Module):
         del target  # positions are independent
         return self._logits(memory, length)
 
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, None]:
+    def greedy(
+        self, memory: Memory, length: Int[Array, " batch"], time: int
+    ) -> tuple[Tokens, None]:
+        del time  # it has but one
         return jnp.argmax(self._logits(memory, length), axis=-1), None
 
     def _logits(self, memory: Memory, length: Int[Array, " batch"]) -> Logits:
@@ -183,6 +144,7 @@ class PooledDecoder(nnx.Module):
 
 DECODERS: dict[str, Callable[..., Decoder]] = {
     "parallel": ParallelDecoder,
-    "gru": GRUDecoder,
+    "location": LocationDecoder,
     "pooled": PooledDecoder,
+    **{name: partial(RecurrentDecoder, cell=name) for name in CELLS},
 }

@@ -42,11 +42,14 @@ class Reconstructor(nnx.Module):
         return self.decoder.logits(memory, batch.source_length, batch.target)
 
     def reconstruct(
-        self, source: Int[Array, "batch time"], source_length: Int[Array, " batch"]
+        self, source: Int[Array, "batch time"], source_length: Int[Array, " batch"], time: int
     ) -> Reconstruction:
-        """The output for a source, by the decoder's own choices; it decides where to stop."""
+        """The output of `time` steps for a source, by the decoder's own choices.
+
+        It decides where to stop: what follows its `END` is padding.
+        """
         memory = self._memory(source, source_length, None)
-        tokens, weights = self.decoder.greedy(memory, source_length)
+        tokens, weights = self.decoder.greedy(memory, source_length, time)
         ended_before = jnp.cumsum(tokens == END, axis=1) - (tokens == END) > 0
         return Reconstruction(jnp.where(ended_before, PAD, tokens), weights)
 

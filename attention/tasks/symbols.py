@@ -1,7 +1,7 @@
 """What the synthetic tasks share: random symbols, from which source and target are made."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -50,12 +50,16 @@ class RandomSymbols(ABC):
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
     ) -> Batch:
-        """`size` examples of this length, or of mixed lengths; the key makes the split."""
+        """`size` examples of this length, or of mixed lengths; the key makes the split.
+
+        A length beyond `max_length` is drawn as a task of longer sequences would.
+        """
         del split
         if length is None:
             return _sample(self, key, size)
+        task = self if length <= self.max_length else replace(self, max_length=length)
         key = jax.random.fold_in(key, length)
-        return _of_lengths(self, key, jnp.full(size, length))
+        return _of_lengths(task, key, jnp.full(size, length))
 
     def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
         return self._batch(self._symbols(key, length), length)

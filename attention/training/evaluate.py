@@ -36,7 +36,8 @@ class Evaluator:
 
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
-        return model.reconstruct(batch.source, batch.source_length)
+        time = batch.target.shape[1]
+        return model.reconstruct(batch.source, batch.source_length, time)
 
     def report(self, parameters: Parameters, split: str, lengths: Sequence[int] = ()) -> Report:
         """The metrics of a split, `validation` or `test`.

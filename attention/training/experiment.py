@@ -1,7 +1,9 @@
 """From settings to the things that run: task, model and optimizer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -12,7 +14,8 @@ from attention.biases import BIASES
 from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
 from attention.models.reconstructor import Reconstructor
-from attention.scores import find_score, score_options
+from attention.models.recurrence import CELLS
+from attention.scores import find_score
 from attention.tasks.batch import Task
 from attention.tasks.copy import Copy
 from attention.tasks.duplicate import Duplicate
@@ -21,7 +24,14 @@ from attention.tasks.selective_copy import SelectiveCopy
 from attention.tasks.sort import Sort
 from attention.tasks.symbols import RandomSymbols
 from attention.tasks.text import SHIPPED_TEXT, read_text
-from attention.training.settings import OptimizerSettings, Settings, TextSettings, UsageError
+from attention.training.settings import (
+    NO_ATTENTION,
+    OptimizerSettings,
+    Settings,
+    TextSettings,
+    UsageError,
+    default_options,
+)
 
 Parameters = PyTree
 
@@ -87,7 +97,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     """
     task = _make_task(settings, source)
     _check_score(settings)
-    _check_bias(settings)
+    _check_model(settings)
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
@@ -138,8 +148,11 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
         dropout=model.dropout,
         rngs=rngs,
     )
+    options = dict(settings.score.options)
+    if model.decoder == "parallel":
+        options["positions"] = model.positions
     decoder = DECODERS[model.decoder](
-        find_score(settings.score.name),
+        _find_score(settings.score.name),
         task.vocabulary,
         task.target_time,
         model.dim,
@@ -148,7 +161,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
         bias=None if model.bias == "none" else BIASES[model.bias],
         embedding_std=model.embedding_std,
         rngs=rngs,
-        **settings.score.options,
+        **options,
     )
     return Reconstructor(encoder, decoder)
 
@@ -163,7 +176,7 @@ def _try_model(settings: Settings, task: Task) -> Reconstructor:
 def _check_score(settings: Settings) -> None:
     name, options = settings.score.name, settings.score.options
     try:
-        choices = score_options(find_score(name))
+        choices = default_options(name)
     except ValueError as error:
         raise UsageError(f"config.score.name={name!r}: {error}") from None
     for option in options:
@@ -175,13 +188,26 @@ def _check_score(settings: Settings) -> None:
             )
 
 
-def _check_bias(settings: Settings) -> None:
-    bias, decoder = settings.model.bias, settings.model.decoder
-    if bias != "none" and decoder != "parallel":
-        raise UsageError(
-            f"config.model.bias={bias!r}: needs the decoder 'parallel', whose queries have"
-            f" positions, not {decoder!r}"
-        )
+def _check_model(settings: Settings) -> None:
+    """Refuses what the decoder would have to ignore, or cannot do without."""
+    model, score = settings.model, settings.score.name
+    needs = []
+    if model.bias != "none":
+        needs.append((f"model.bias={model.bias!r}", ["parallel"]))
+    if model.positions == "rotary":
+        needs.append((f"model.positions={model.positions!r}", ["parallel"]))
+    if score == NO_ATTENTION:
+        needs.append((f"score.name={score!r}", list(CELLS)))
+    for field, decoders in needs:
+        if model.decoder not in decoders:
+            raise UsageError(
+                f"config.{field}: needs config.model.decoder={' or '.join(decoders)},"
+                f" not {model.decoder}"
+            )
+
+
+def _find_score(name: str) -> Callable[..., Any] | None:
+    return None if name == NO_ATTENTION else find_score(name)
 
 
 def _make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:

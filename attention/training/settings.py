@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from pydantic import BaseModel, Field, ValidationError
 from pydantic import ConfigDict as ModelConfig
 
+NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
+
 
 class UsageError(ValueError):
     """A request that cannot be met, told in one line."""
@@ -26,7 +28,7 @@ class Section(BaseModel):
 class ScoreSettings(Section):
     """Which score, and its options."""
 
-    name: str = "mlp"  # a name of attention.scores.SCORES, or module:Name
+    name: str = "mlp"  # of attention.scores.SCORES, or module:Name; none: no attention
     options: dict[str, Any] = {}
 
 
@@ -91,9 +93,9 @@ TaskSettings = (
 class ModelSettings(Section):
     """Encoder, attention and decoder."""
 
-    decoder: Literal["parallel", "gru", "pooled"] = "parallel"
-    mixer: Literal["none", "feedforward", "gru"] = "none"
-    positions: bool = True
+    decoder: Literal["parallel", "location", "pooled", "elman", "gru", "lstm"] = "parallel"
+    mixer: Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"] = "none"
+    positions: Literal["none", "learned", "sinusoidal", "rotary"] = "learned"
     dim: int = Field(64, ge=1)
     heads: int = Field(1, ge=1)
     normalizer: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
@@ -148,13 +150,21 @@ class Settings(Section):
 
 def default_config(score: str = "mlp", *, task: str = "copy") -> ConfigDict:
     """The defaults as a config to change: this score with its options, and this task."""
-    from attention.scores import find_score, score_options
-
-    options = score_options(find_score(score))
     settings = Settings.model_validate(
-        {"score": {"name": score, "options": options}, "task": {"name": task}}
+        {"score": {"name": score, "options": default_options(score)}, "task": {"name": task}}
     )
     return ConfigDict(settings.model_dump())
+
+
+def default_options(score: str) -> dict[str, Any]:
+    """The options of a score, with their defaults; the absence of one has none.
+
+    Raises:
+      ValueError: no such score.
+    """
+    from attention.scores import find_score, score_options
+
+    return {} if score == NO_ATTENTION else score_options(find_score(score))
 
 
 def read_settings(config: dict[str, Any]) -> Settings:
@@ -198,17 +208,25 @@ def read_config(config: Any) -> Settings:
 
 
 def check_length(settings: Settings, length: int, where: str) -> None:
-    """Refuses a length that the model has no positions for.
+    """Refuses a length that the model has no positions for, or the task no sequences of.
 
     Raises:
       UsageError: naming `where` the length came from.
     """
     longest = settings.task.max_length
-    if not 1 <= length <= longest:
+    if length < 1 or (length > longest and not _is_unbounded(settings)):
         raise UsageError(
             f"{where}={length}: the model has positions for lengths 1 to {longest}"
             " (config.task.max_length)"
         )
+
+
+def _is_unbounded(settings: Settings) -> bool:
+    """Whether any length can be drawn, and no parameter of the model belongs to a position."""
+    model, drawn = settings.model, ("copy", "duplicate", "reverse")
+    return (
+        settings.task.name in drawn and model.positions != "learned" and model.decoder != "pooled"
+    )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:

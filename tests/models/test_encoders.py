@@ -8,11 +8,12 @@ from flax import nnx
 from small import random_like
 
 from attention.models.encoders import Encoder
+from attention.models.recurrence import CELLS
 
 BATCH, TIME, DIM, VOCABULARY = 2, 7, 6, 11
 LENGTHS = [4, 7]
 HALF = DIM // 2
-MIXERS = ["none", "feedforward", "gru"]
+MIXERS = ["none", "feedforward", "convolution", *CELLS]
 
 
 @functools.cache
@@ -46,13 +47,13 @@ def test_padding_does_not_reach_the_tokens_that_count(mixer):
 def test_a_padded_sequence_is_encoded_as_the_bare_one(mixer):
     tokens = make_tokens()
     # The positions of a shorter encoder are the first of the longer one.
-    encoder = make(mixer, positions=False)
+    encoder = make(mixer, positions="none")
     bare = encode(encoder, tokens[:1, :4], [4])
     np.testing.assert_allclose(encode(encoder, tokens)[0, :4], bare[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("mixer", ["none", "feedforward"])
-def test_without_a_gru_a_token_is_seen_at_its_own_position_only(mixer):
+def test_without_neighbours_a_token_is_seen_at_its_own_position_only(mixer):
     tokens, changed = make_tokens(), make_tokens()
     changed[1, 2] = (changed[1, 2] + 1) % VOCABULARY
     difference = encode(make(mixer), changed) != encode(make(mixer), tokens)
@@ -60,10 +61,11 @@ def test_without_a_gru_a_token_is_seen_at_its_own_position_only(mixer):
 
 
 @pytest.mark.parametrize("position", [0, 2, 6])
-def test_a_gru_carries_each_token_forward_in_one_half_and_backward_in_the_other(position):
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_cell_carries_each_token_forward_in_one_half_and_backward_in_the_other(cell, position):
     tokens, changed = make_tokens(), make_tokens()
     changed[1, position] = (changed[1, position] + 1) % VOCABULARY
-    difference = encode(make("gru"), changed)[1] != encode(make("gru"), tokens)[1]
+    difference = encode(make(cell), changed)[1] != encode(make(cell), tokens)[1]
     steps = np.arange(TIME)
     np.testing.assert_array_equal(difference[:, :HALF].any(axis=-1), steps >= position)
     np.testing.assert_array_equal(difference[:, HALF:].any(axis=-1), steps <= position)
@@ -84,13 +86,39 @@ def test_feedforward_is_residual():
     np.testing.assert_allclose(encode(encoder, tokens), expected, atol=1e-4)
 
 
+def test_a_convolution_sees_a_token_and_its_neighbours():
+    encoder, tokens = make("convolution", positions="none"), make_tokens()
+    embedded = np.asarray(encoder.embedding[...])[tokens]
+    window = encoder.mixer.window
+    kernel, bias = np.asarray(window.kernel[...]), np.asarray(window.bias[...])
+    memory = encode(encoder, tokens)
+    for n, length in enumerate(LENGTHS):
+        for t in range(length):
+            around = [
+                embedded[n, i] if 0 <= i < length else np.zeros(DIM) for i in (t - 1, t, t + 1)
+            ]
+            expected = embedded[n, t] + np.concatenate(around) @ kernel + bias
+            np.testing.assert_allclose(memory[n, t], expected, atol=1e-4)
+
+
+def test_sinusoids_are_added_at_any_length():
+    encoder = make(positions="sinusoidal")
+    tokens = np.full((BATCH, 3 * TIME), 3)
+    added = encode(encoder, tokens) - np.asarray(encoder.embedding[...])[3]
+    for step in (0, 1, 20):
+        for pair in range(HALF):
+            angle = step / 10_000 ** (2 * pair / DIM)
+            np.testing.assert_allclose(added[0, step, pair], np.sin(angle), atol=1e-5)
+            np.testing.assert_allclose(added[0, step, HALF + pair], np.cos(angle), atol=1e-5)
+
+
 def test_without_positions_equal_tokens_are_encoded_equally():
-    memory = encode(make(positions=False), np.full((BATCH, TIME), 3))
+    memory = encode(make(positions="none"), np.full((BATCH, TIME), 3))
     np.testing.assert_array_equal(memory, np.broadcast_to(memory[:1, :1], memory.shape))
 
 
 def test_a_gru_without_positions_knows_where_a_token_is():
-    memory = encode(make("gru", positions=False), np.full((BATCH, TIME), 3))
+    memory = encode(make("gru", positions="none"), np.full((BATCH, TIME), 3))
     assert len(np.unique(memory[1].round(5), axis=0)) == TIME
 
 

@@ -5,7 +5,7 @@ import pytest
 from flax import nnx
 from small import random_like
 
-from attention.models.decoders import GRUDecoder
+from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
 from attention.models.reconstructor import Reconstructor
 from attention.scores import Dot
@@ -23,7 +23,8 @@ class Recites(nnx.Module):
     def logits(self, memory, length, target):
         return jax.nn.one_hot(target, VOCABULARY)
 
-    def greedy(self, memory, length):
+    def greedy(self, memory, length, time):
+        assert time == self.tokens.shape[1]
         return self.tokens[...], None
 
 
@@ -40,7 +41,7 @@ def batch():
 @pytest.fixture(scope="module")
 def model():
     def init():
-        decoder = GRUDecoder(Dot, VOCABULARY, TIME, DIM, heads=2, rngs=nnx.Rngs(0))
+        decoder = DECODERS["gru"](Dot, VOCABULARY, TIME, DIM, heads=2, rngs=nnx.Rngs(0))
         return Reconstructor(make_encoder(dropout=0.5), decoder)
 
     graph, state = nnx.split(nnx.eval_shape(init))
@@ -60,14 +61,14 @@ def model():
 )
 def test_the_output_is_padded_after_its_first_end(said, kept):
     model = Reconstructor(make_encoder(), Recites([said]))
-    output = model.reconstruct(jnp.array([[2, 3, 4, END, PAD]]), jnp.array([4]))
+    output = model.reconstruct(jnp.array([[2, 3, 4, END, PAD]]), jnp.array([4]), TIME)
     np.testing.assert_array_equal(output.tokens, [kept])
 
 
 def test_the_output_is_the_decoders_own_choice(model, batch):
-    output = model.reconstruct(batch.source, batch.source_length)
+    output = model.reconstruct(batch.source, batch.source_length, TIME)
     memory = model.encoder(batch.source, batch.target_mask)
-    tokens, weights = model.decoder.greedy(memory, batch.source_length)
+    tokens, weights = model.decoder.greedy(memory, batch.source_length, TIME)
     before_end = np.cumsum(np.asarray(tokens) == END, axis=1) == 0
     np.testing.assert_array_equal(output.tokens[before_end], tokens[before_end])
     np.testing.assert_array_equal(output.weights, weights)
@@ -76,8 +77,8 @@ def test_the_output_is_the_decoders_own_choice(model, batch):
 def test_padding_of_the_source_does_not_change_the_output(model, batch):
     padded = jnp.where(batch.target_mask, batch.source, 7)
     np.testing.assert_array_equal(
-        model.reconstruct(padded, batch.source_length).weights,
-        model.reconstruct(batch.source, batch.source_length).weights,
+        model.reconstruct(padded, batch.source_length, TIME).weights,
+        model.reconstruct(batch.source, batch.source_length, TIME).weights,
     )
 
 

@@ -56,7 +56,7 @@ def test_a_score_of_ones_own_trains(my_lab, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mpl", "unknown; choose linear, .*, trilinear or a path"),
+        ("mpl", "unknown; choose uniform, .*, trilinear or a path"),
         ("no_such_lab:Score", "cannot be imported: No module named 'no_such_lab'"),
         ("my_lab_scores:Missing", "cannot be imported: .*no attribute 'Missing'"),
         ("my_lab_scores:NUMBER", "is a int, not a class or function"),
@@ -92,8 +92,22 @@ def test_biases_and_normalizers_train(settings):
 
 @pytest.mark.parametrize("decoder", ["gru", "pooled"])
 def test_a_bias_without_positions_of_queries_is_refused(decoder):
-    with pytest.raises(UsageError, match=r"^config\.model\.bias='alibi': .*not '" + decoder):
+    with pytest.raises(
+        UsageError, match=r"^config\.model\.bias='alibi': .*parallel, not " + decoder
+    ):
         build(small({"model.bias": "alibi", "model.decoder": decoder}), None)
+
+
+@pytest.mark.parametrize("decoder", ["parallel", "location", "pooled"])
+def test_only_a_cell_can_do_without_attention(decoder):
+    with pytest.raises(UsageError, match=r"^config\.score\.name='none': .* gru .*, not " + decoder):
+        build(small({"model.decoder": decoder}, score="none"), None)
+
+
+@pytest.mark.parametrize("decoder", ["gru", "location"])
+def test_only_all_positions_at_once_can_be_turned(decoder):
+    with pytest.raises(UsageError, match=r"^config\.model\.positions='rotary': .* not " + decoder):
+        build(small({"model.decoder": decoder, "model.positions": "rotary"}), None)
 
 
 def test_a_score_that_is_no_scalar_is_refused(my_lab):

@@ -128,6 +128,15 @@ def test_the_shortest_and_longest_lengths_are_allowed():
     assert small({"eval.lengths": (1, LENGTHS)}).eval.lengths == (1, LENGTHS)
 
 
+def test_where_no_parameter_belongs_to_a_position_any_length_is_allowed():
+    free = {"model.positions": "none", "model.decoder": "location", "eval.lengths": (997,)}
+    assert small(free).eval.lengths == (997,)
+    with pytest.raises(UsageError, match=r"config\.eval\.lengths=997: "):
+        small({**free, "model.decoder": "pooled"})
+    with pytest.raises(UsageError, match=r"config\.eval\.lengths=997: "):
+        small(free, task="sort")  # of which longer sequences need more symbols
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         small().train.steps = 3
@@ -150,7 +159,7 @@ def test_a_default_config_has_the_options_of_its_score(score, options):
 
 
 def test_the_default_config_of_an_unknown_score_names_the_choices():
-    with pytest.raises(ValueError, match=r"score .mpl. is unknown; choose linear, .*bilinear"):
+    with pytest.raises(ValueError, match=r"score .mpl. is unknown; choose uniform, .*bilinear"):
         default_config("mpl")
 
 

@@ -1,0 +1,137 @@
+"""The location-aware decoder: where it looks next depends on where it has looked.
+
+Nothing in it counts positions, and nothing but the weights is carried from step to step. So
+whatever it has learned to do from one step to the next, it can do at any length, as long as
+the weights stay sharp: with `softmax` they thin out as sources grow, with `sparsemax` a key
+that loses by enough weighs nothing, however many there are.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from attention.layers import Attention
+from attention.normalizers import NORMALIZERS
+from attention.tasks.batch import before
+
+REACH = 3  # places that a decoder can be drawn, ahead or back, from where it looked
+
+Seen = Float[Array, "batch heads source_time_and_one"]
+
+
+class Location(nnx.Module):
+    """What the weights of earlier steps add to the scores.
+
+    Two learned correlations: one of the weights of the step before (Chorowski et al.,
+    arXiv 1506.07503), one of the sum of all before (as in arXiv 1712.05884). At the start
+    all weight lies on a place before the first key.
+
+    Args:
+      heads: number of heads.
+    """
+
+    def __init__(self, heads: int):
+        self.previous = nnx.Param(jnp.zeros((heads, 2 * REACH + 1)))
+        self.total = nnx.Param(jnp.zeros((heads, 2 * REACH + 1)))
+
+    def start(self, batch: int, heads: int, time: int) -> tuple[Seen, Seen]:
+        """Previous and summed weights before the first step; their first place is before all."""
+        nowhere = jnp.zeros((batch, heads, time + 1))
+        return nowhere.at[:, :, 0].set(1.0), nowhere
+
+    def __call__(self, previous: Seen, total: Seen) -> Float[Array, "batch heads source_time"]:
+        return _correlate(previous, self.previous[...]) + _correlate(total, self.total[...])
+
+
+class LocationDecoder(nnx.Module):
+    """Two learned queries, of the first step and of all others, and where it has looked.
+
+    The logits are linear in the context. With a score that ignores the query, or `uniform`,
+    what remains is the location.
+
+    Args:
+      score: a score class or function, see `Attention`.
+      vocabulary: number of tokens.
+      time: number of target positions; any number can be asked for.
+      dim: size of queries and of memory vectors.
+      heads: number of heads.
+      embedding_std: standard deviation of the initial queries.
+      normalizer: name of the normalizer.
+      rngs: source of initial parameters.
+      **attention: further arguments of `Attention`, those of the score among them.
+    """
+
+    def __init__(
+        self,
+        score: Callable[..., Any],
+        vocabulary: int,
+        time: int,
+        dim: int,
+        *,
+        heads: int = 1,
+        embedding_std: float = 0.5,
+        normalizer: str = "softmax",
+        rngs: nnx.Rngs,
+        **attention: Any,
+    ):
+        del time  # there is no parameter a position
+        initial = jax.nn.initializers.normal(embedding_std)
+        self.queries = nnx.Param(initial(rngs.params(), (2, dim)))
+        self.attention = Attention(
+            score, dim, dim, heads=heads, normalizer=normalizer, rngs=rngs, **attention
+        )
+        self.location = Location(heads)
+        self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
+
+    def logits(
+        self,
+        memory: Float[Array, "batch source_time dim"],
+        length: Int[Array, " batch"],
+        target: Int[Array, "batch time"],
+    ) -> Float[Array, "batch time vocabulary"]:
+        return self._logits(memory, length, target.shape[1])[0]
+
+    def greedy(
+        self, memory: Float[Array, "batch source_time dim"], length: Int[Array, " batch"], time: int
+    ) -> tuple[Int[Array, "batch time"], Float[Array, "batch heads time source_time"]]:
+        logits, weights = self._logits(memory, length, time)
+        return jnp.argmax(logits, axis=-1), weights
+
+    def _logits(self, memory: Array, length: Array, time: int) -> tuple[Array, Array]:
+        weights = self._weights(memory, before(length, memory.shape[1]), time)
+        return self.output(self.attention.context(weights, memory)), weights
+
+    def _weights(
+        self,
+        memory: Float[Array, "batch source_time dim"],
+        counts: Bool[Array, "batch source_time"],
+        time: int,
+    ) -> Float[Array, "batch heads time source_time"]:
+        scores = self.attention.scores(self.queries[...], memory)
+        normalize = NORMALIZERS[self.attention.normalizer]
+
+        def step(seen, query):
+            previous, total = seen
+            located = scores[:, :, query] + self.location(previous, total)
+            weights = normalize(located, where=counts[:, None])
+            previous = jnp.pad(weights, ((0, 0), (0, 0), (1, 0)))
+            return (previous, total + previous), weights
+
+        start = self.location.start(memory.shape[0], self.attention.heads, memory.shape[1])
+        queries = jnp.minimum(jnp.arange(time), 1)
+        return jnp.moveaxis(jax.lax.scan(step, start, queries)[1], 0, 2)
+
+
+def _correlate(
+    seen: Seen, kernel: Float[Array, "heads shifts"]
+) -> Float[Array, "batch heads source_time"]:
+    """Σ_d kernel_d · seen at d places before each key: kernel_d draws d places ahead."""
+    time = seen.shape[-1] - 1
+    padded = jnp.pad(seen, ((0, 0), (0, 0), (REACH, REACH)))
+    shifts = range(2 * REACH + 1)
+    views = [padded[..., 2 * REACH + 1 - shift :][..., :time] for shift in shifts]
+    return jnp.einsum("hs,sbht->bht", kernel, jnp.stack(views))

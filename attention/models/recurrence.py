@@ -1,0 +1,78 @@
+"""Recurrent cells, and the two ways to run them: over a sequence from both ends, or by steps."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, PyTree
+
+CellName = Literal["elman", "gru", "lstm"]
+
+
+Cell = nnx.SimpleCell | nnx.GRUCell | nnx.OptimizedLSTMCell  # cell(carry, inputs): carry, state
+
+CELLS: dict[CellName, Callable[..., Any]] = {
+    "elman": nnx.SimpleCell,
+    "gru": nnx.GRUCell,
+    "lstm": nnx.OptimizedLSTMCell,
+}
+
+
+def carry_of(cell: Cell, state: Float[Array, "batch hidden"]) -> PyTree:
+    """The carry of a cell in this state; the LSTM's own memory is empty."""
+    if isinstance(cell, nnx.OptimizedLSTMCell):
+        return jnp.zeros_like(state), state
+    return state
+
+
+def state_of(cell: Cell, carry: PyTree) -> Float[Array, "batch hidden"]:
+    """The state in a carry."""
+    return carry[1] if isinstance(cell, nnx.OptimizedLSTMCell) else carry
+
+
+class Bidirectional(nnx.Module):
+    """Two cells, one from each end; their states are concatenated.
+
+    Args:
+      cell: name of the cell.
+      dim: size of inputs and of outputs; even.
+      rngs: source of initial parameters.
+    """
+
+    def __init__(self, cell: CellName, dim: int, *, rngs: nnx.Rngs):
+        if dim % 2:
+            raise ValueError(f"a bidirectional {cell} needs an even dim, got {dim}")
+        self.forward = CELLS[cell](dim, dim // 2, rngs=rngs)
+        self.backward = CELLS[cell](dim, dim // 2, rngs=rngs)
+
+    def __call__(
+        self, inputs: Float[Array, "batch time dim"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time dim"]:
+        states = [
+            _states(self.forward, inputs, mask, reverse=False),
+            _states(self.backward, inputs, mask, reverse=True),
+        ]
+        return jnp.concatenate(states, axis=-1)
+
+
+def _states(
+    cell: Cell,
+    inputs: Float[Array, "batch time dim"],
+    mask: Bool[Array, "batch time"],
+    *,
+    reverse: bool,
+) -> Float[Array, "batch time hidden"]:
+    """The states of a cell. Padding leaves its carry as it is, so the reverse starts at the end."""
+
+    def step(carry, inputs_and_mask):
+        step_inputs, counts = inputs_and_mask
+        new, _ = cell(carry, step_inputs)
+        carry = jax.tree.map(lambda n, old: jnp.where(counts[:, None], n, old), new, carry)
+        return carry, state_of(cell, carry)
+
+    start = jnp.zeros((inputs.shape[0], cell.hidden_features), inputs.dtype)
+    time_major = jnp.moveaxis(inputs, 1, 0), mask.T
+    _, states = jax.lax.scan(step, carry_of(cell, start), time_major, reverse=reverse)
+    return jnp.moveaxis(states, 0, 1)

@@ -1,0 +1,28 @@
+"""Trained on up to 16 symbols, tested on up to 1024: a decoder that is aware of location.
+
+python train.py --config configs/long.py            # or :bilinear, :uniform, …
+python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
+"""
+
+from ml_collections import ConfigDict
+
+from attention.training.settings import default_config
+
+
+def get_config(score: str = "mlp") -> ConfigDict:
+    config = default_config(score)
+    config.name = "long"
+    config.task.symbols = 64
+    config.task.max_length = 16
+    config.model.decoder = "location"
+    config.model.mixer = "convolution"
+    config.model.positions = "none"
+    config.model.normalizer = "sparsemax"
+    config.model.embedding_std = 0.25
+    config.train.batch_size = 64
+    config.train.steps = 1200
+    config.train.eval_every_steps = 600
+    config.eval.sequences = 128
+    config.eval.batch_size = 64
+    config.eval.lengths = (16, 64, 256, 1024)
+    return config

@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from attention.models.location import REACH, LocationDecoder
+from attention.normalizers import sparsemax
+from attention.scores import Bilinear, Uniform
+
+BATCH, TIME, STEPS, DIM, VOCABULARY, HEADS = 2, 5, 7, 6, 11, 3
+LENGTH = np.array([3, 5])
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    rng = np.random.default_rng(0)
+    decoder = LocationDecoder(
+        Bilinear, VOCABULARY, STEPS, DIM, heads=HEADS, normalizer="sparsemax", rngs=nnx.Rngs(0)
+    )
+    for kernel in (decoder.location.previous, decoder.location.total):
+        kernel[...] = jnp.asarray(rng.standard_normal(kernel.shape), jnp.float32)
+    return decoder
+
+
+def make_memory():
+    return np.random.default_rng(1).standard_normal((BATCH, TIME, DIM)).astype(np.float32)
+
+
+def test_the_weights_are_those_of_a_loop(decoder):
+    memory = make_memory()
+    scores = np.asarray(decoder.attention.scores(decoder.queries[...], jnp.asarray(memory)))
+    kernels = [np.asarray(decoder.location.previous[...]), np.asarray(decoder.location.total[...])]
+    _, weights = decoder.greedy(jnp.asarray(memory), jnp.asarray(LENGTH), STEPS)
+    for n in range(BATCH):
+        for head in range(HEADS):
+            before = {-1: 1.0}  # where it looked, by place
+            total = {}
+            for step in range(STEPS):
+                located = np.zeros(LENGTH[n])
+                for place in range(LENGTH[n]):
+                    located[place] = scores[n, head, min(step, 1), place]
+                    for seen, kernel in zip((before, total), kernels, strict=True):
+                        for shift in range(-REACH, REACH + 1):
+                            drawn = seen.get(place - shift, 0.0)
+                            located[place] += kernel[head, REACH + shift] * drawn
+                expected = np.asarray(sparsemax(jnp.asarray(located, jnp.float32)))
+                np.testing.assert_allclose(weights[n, head, step, : LENGTH[n]], expected, atol=1e-4)
+                assert np.all(np.asarray(weights[n, head, step, LENGTH[n] :]) == 0)
+                before = dict(enumerate(expected))
+                total = {i: total.get(i, 0.0) + expected[i] for i in before}
+
+
+def test_one_place_ahead_is_a_copy_of_any_length():
+    """With a score of zero: where it looks is the location's alone."""
+    decoder = LocationDecoder(
+        Uniform, VOCABULARY, STEPS, DIM, normalizer="sparsemax", rngs=nnx.Rngs(0)
+    )
+    decoder.location.previous[...] = jnp.zeros((1, 2 * REACH + 1)).at[0, REACH + 1].set(1.5)
+    length = 997
+    memory = jnp.asarray(np.random.default_rng(0).standard_normal((1, length, DIM)), jnp.float32)
+    logits, greedy = jax.jit(decoder.logits), jax.jit(decoder.greedy, static_argnums=2)
+    _, weights = greedy(memory, jnp.array([length]), length)
+    np.testing.assert_array_equal(weights[0, 0], np.eye(length))
+    found = logits(memory, jnp.array([length]), jnp.zeros((1, length), int))
+    np.testing.assert_allclose(found, decoder.output(memory), atol=1e-4)
+
+
+def test_what_lies_beyond_the_source_has_no_weight_and_no_gradient(decoder):
+    memory = jnp.asarray(make_memory())
+
+    def loss(memory):
+        return jnp.sum(decoder.logits(memory, jnp.asarray(LENGTH), jnp.zeros((BATCH, STEPS), int)))
+
+    slope = np.asarray(jax.jit(jax.grad(loss))(memory))
+    assert np.all(slope[0, 3:] == 0)
+    assert np.any(slope[1] != 0)
