@@ -19,6 +19,7 @@ from attention.tasks.batch import PAD, before
 Logits = Float[Array, "batch time vocabulary"]
 Memory = Float[Array, "batch source_time dim"]
 Tokens = Int[Array, "batch time"]
+Questions = Float[Array, "batch time dim"]
 Weights = Float[Array, "batch heads time source_time"]
 
 
@@ -37,6 +38,8 @@ class Decoder(Protocol):
 
 class ParallelDecoder(nnx.Module):
     """One learned query a target position; the logits are linear in the context.
+
+    Where the task asks questions, they are added to the learned queries.
 
     Args:
       score: a score class or function, see `Attention`.
@@ -66,16 +69,26 @@ class ParallelDecoder(nnx.Module):
         self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
         self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
 
-    def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
+    def logits(
+        self,
+        memory: Memory,
+        length: Int[Array, " batch"],
+        target: Tokens,
+        question: Questions | None = None,
+    ) -> Logits:
         del target  # positions are independent
-        mask = masks.lengths(length)
-        return self.output(self.attention(self.queries[...], memory, mask=mask))
+        queries = self._queries(question)
+        return self.output(self.attention(queries, memory, mask=masks.lengths(length)))
 
-    def greedy(self, memory: Memory, length: Int[Array, " batch"]) -> tuple[Tokens, Weights]:
-        context, weights = self.attention.with_weights(
-            self.queries[...], memory, mask=masks.lengths(length)
-        )
+    def greedy(
+        self, memory: Memory, length: Int[Array, " batch"], question: Questions | None = None
+    ) -> tuple[Tokens, Weights]:
+        queries = self._queries(question)
+        context, weights = self.attention.with_weights(queries, memory, mask=masks.lengths(length))
         return jnp.argmax(self.output(context), axis=-1), weights
+
+    def _queries(self, question: Questions | None) -> Questions | Float[Array, "time dim"]:
+        return self.queries[...] if question is None else self.queries[...][None] + question
 
 
 class GRUDecoder(nnx.Module):

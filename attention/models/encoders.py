@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-Mixer = Literal["none", "feedforward", "gru"]
+Mixer = Literal["none", "feedforward", "convolution", "gru"]
+
+WIDTH = 3  # positions that a convolution sees
 
 
 class Encoder(nnx.Module):
@@ -19,7 +21,8 @@ class Encoder(nnx.Module):
       dim: size of a memory vector; even for the `gru` mixer.
       positions: whether a learned vector is added for each position.
       mixer: `none`; `feedforward`, a residual two-layer network at each position;
-        or `gru`, a bidirectional GRU over the sequence.
+        `convolution`, in which each position sees the two before it; or `gru`, a
+        bidirectional GRU over the sequence.
       embedding_std: standard deviation of initial embeddings and positions. It decides
         whether attention learns: too large saturates the softmax at the start.
       dropout: rate on the memory, in training.
@@ -73,6 +76,26 @@ class FeedForward(nnx.Module):
         return inputs + self.contract(jax.nn.gelu(self.expand(inputs)))
 
 
+class Convolution(nnx.Module):
+    """`x_t + W₀ x_t + W₁ x_{t−1} + W₂ x_{t−2}`: a short causal convolution.
+
+    As in models of arXiv 2312.04927; there it binds a value to the key before it.
+    """
+
+    def __init__(self, dim: int, *, rngs: nnx.Rngs):
+        self.window = nnx.Linear(WIDTH * dim, dim, rngs=rngs)
+
+    def __call__(
+        self, inputs: Float[Array, "batch time dim"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time dim"]:
+        del mask  # padding comes last: no token sees it
+        # One matrix product: in a loop XLA:CPU takes 20 times longer for a convolution.
+        padded = jnp.pad(inputs, ((0, 0), (WIDTH - 1, 0), (0, 0)))
+        time = inputs.shape[1]
+        before = [padded[:, WIDTH - 1 - back :][:, :time] for back in range(WIDTH)]
+        return inputs + self.window(jnp.concatenate(before, axis=-1))
+
+
 class BidirectionalGRU(nnx.Module):
     """Two GRUs, one from each end; their states are concatenated."""
 
@@ -95,6 +118,8 @@ class BidirectionalGRU(nnx.Module):
 def _make_mixer(mixer: Mixer, dim: int, rngs: nnx.Rngs) -> nnx.Module | None:
     if mixer == "feedforward":
         return FeedForward(dim, rngs=rngs)
+    if mixer == "convolution":
+        return Convolution(dim, rngs=rngs)
     if mixer == "gru":
         return BidirectionalGRU(dim, rngs=rngs)
     return None

@@ -16,6 +16,8 @@ from attention.scores import find_score, score_options
 from attention.tasks.batch import Task
 from attention.tasks.copy import Copy
 from attention.tasks.duplicate import Duplicate
+from attention.tasks.lookup import Lookup
+from attention.tasks.recall import Recall
 from attention.tasks.reverse import Reverse
 from attention.tasks.selective_copy import SelectiveCopy
 from attention.tasks.sort import Sort
@@ -28,6 +30,8 @@ Parameters = PyTree
 SYNTHETIC: dict[str, type[RandomSymbols]] = {
     "copy": Copy,
     "duplicate": Duplicate,
+    "lookup": Lookup,
+    "recall": Recall,
     "reverse": Reverse,
     "selective_copy": SelectiveCopy,
     "sort": Sort,
@@ -88,6 +92,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     task = _make_task(settings, source)
     _check_score(settings)
     _check_bias(settings)
+    _check_questions(settings, task)
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
@@ -181,6 +186,16 @@ def _check_bias(settings: Settings) -> None:
         raise UsageError(
             f"config.model.bias={bias!r}: needs the decoder 'parallel', whose queries have"
             f" positions, not {decoder!r}"
+        )
+
+
+def _check_questions(settings: Settings, task: Task) -> None:
+    decoder = settings.model.decoder
+    question = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1).question)
+    if question is not None and decoder != "parallel":
+        raise UsageError(
+            f"config.model.decoder={decoder!r}: the task {settings.task.name!r} asks questions,"
+            " which only the decoder 'parallel' answers"
         )
 
 

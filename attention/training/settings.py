@@ -69,6 +69,19 @@ class SelectiveCopySettings(SymbolsSettings):
     span: int = Field(32, ge=1, le=1024)  # symbols and blanks of a source
 
 
+class RecallSettings(SymbolsSettings):
+    """Tell the values of keys, listed once, that come again; keys and values share the symbols."""
+
+    name: Literal["recall"] = "recall"
+    span: int = Field(64, ge=1, le=1024)  # a source: pairs, questions and blanks
+
+
+class LookupSettings(SymbolsSettings):
+    """Tell the values of the keys of a dictionary; as many keys as values, `symbols`."""
+
+    name: Literal["lookup"] = "lookup"
+
+
 class TextSettings(Section):
     """The lines of a UTF-8 file."""
 
@@ -81,6 +94,8 @@ class TextSettings(Section):
 TaskSettings = (
     CopySettings
     | DuplicateSettings
+    | LookupSettings
+    | RecallSettings
     | ReverseSettings
     | SelectiveCopySettings
     | SortSettings
@@ -92,7 +107,7 @@ class ModelSettings(Section):
     """Encoder, attention and decoder."""
 
     decoder: Literal["parallel", "gru", "pooled"] = "parallel"
-    mixer: Literal["none", "feedforward", "gru"] = "none"
+    mixer: Literal["none", "feedforward", "convolution", "gru"] = "none"
     positions: bool = True
     dim: int = Field(64, ge=1)
     heads: int = Field(1, ge=1)

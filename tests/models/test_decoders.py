@@ -108,6 +108,18 @@ def test_the_weights_of_each_step_and_head_are_a_distribution_over_the_source(na
     assert np.all(weights[1] > 0)
 
 
+def test_questions_are_added_to_the_learned_queries():
+    decoder, memory, mask = make("parallel"), make_memory(), masks.lengths(LENGTH)
+    question = jnp.asarray(np.random.default_rng(1).standard_normal((BATCH, STEPS, DIM)), "float32")
+    queries = decoder.queries[...] + question
+    context, expected = decoder.attention.with_weights(queries, memory, mask=mask)
+    tokens, weights = decoder.greedy(memory, LENGTH, question)
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+    logits = decoder.logits(memory, LENGTH, make_target(), question)
+    np.testing.assert_allclose(logits, decoder.output(context), atol=1e-4)
+    np.testing.assert_array_equal(tokens, logits.argmax(axis=-1))
+
+
 def test_a_gru_first_asks_with_the_mean_of_the_source():
     decoder, memory = make("gru"), make_memory()
     mean = jnp.stack([memory[n, :length].mean(axis=0) for n, length in enumerate([3, 5])])

@@ -12,7 +12,7 @@ from attention.models.encoders import Encoder
 BATCH, TIME, DIM, VOCABULARY = 2, 7, 6, 11
 LENGTHS = [4, 7]
 HALF = DIM // 2
-MIXERS = ["none", "feedforward", "gru"]
+MIXERS = ["none", "feedforward", "convolution", "gru"]
 
 
 @functools.cache
@@ -52,11 +52,34 @@ def test_a_padded_sequence_is_encoded_as_the_bare_one(mixer):
 
 
 @pytest.mark.parametrize("mixer", ["none", "feedforward"])
-def test_without_a_gru_a_token_is_seen_at_its_own_position_only(mixer):
+def test_without_a_sequence_mixer_a_token_is_seen_at_its_own_position_only(mixer):
     tokens, changed = make_tokens(), make_tokens()
     changed[1, 2] = (changed[1, 2] + 1) % VOCABULARY
     difference = encode(make(mixer), changed) != encode(make(mixer), tokens)
     assert np.argwhere(difference.any(axis=-1)).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("position", [0, 2, 6])
+def test_a_convolution_sees_each_token_and_the_two_before_it(position):
+    encoder = make("convolution")
+    inputs = jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, TIME, DIM)), jnp.float32)
+    mask = jnp.ones((BATCH, TIME), bool)
+    slope = jax.grad(lambda x: encoder.mixer(x, mask)[1, position].sum())(inputs)
+    seen = np.any(np.asarray(slope) != 0, axis=-1)
+    assert np.argwhere(seen).tolist() == [
+        [1, n] for n in (position - 2, position - 1, position) if n >= 0
+    ]
+
+
+def test_a_convolution_is_residual_with_a_matrix_for_each_of_three_tokens():
+    encoder, tokens = make("convolution"), make_tokens()
+    inputs = np.asarray(encoder.embedding[...])[tokens] + np.asarray(encoder.positions[...])
+    kernel = np.asarray(encoder.mixer.window.kernel[...]).reshape(3, DIM, DIM)
+    expected = inputs + np.asarray(encoder.mixer.window.bias[...])
+    for t in range(TIME):
+        for back in range(min(t, 2) + 1):
+            expected[:, t] += inputs[:, t - back] @ kernel[back]
+    np.testing.assert_allclose(encode(encoder, tokens), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("position", [0, 2, 6])

@@ -96,6 +96,14 @@ def test_a_bias_without_positions_of_queries_is_refused(decoder):
         build(small({"model.bias": "alibi", "model.decoder": decoder}), None)
 
 
+@pytest.mark.parametrize("decoder", ["gru", "pooled"])
+@pytest.mark.parametrize("task", ["lookup", "recall"])
+def test_a_decoder_that_answers_no_questions_is_refused(task, decoder):
+    changes = {"task.symbols": 11, "model.decoder": decoder}
+    with pytest.raises(UsageError, match=rf"^config\.model\.decoder='{decoder}': .*'{task}' asks"):
+        build(small(changes, task=task), None)
+
+
 def test_a_score_that_is_no_scalar_is_refused(my_lab):
     with pytest.raises(UsageError, match=r"^config\.score='my_lab_scores:a_vector' "):
         build(small({"score.name": f"{my_lab}:a_vector"}, score="dot"), None)
@@ -130,7 +138,7 @@ def test_weight_decay_without_adamw_is_refused(name):
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_a_synthetic_task_reads_nothing_and_has_the_fields_of_its_settings(name):
-    settings = small({"task.symbols": 5}, task=name)
+    settings = small({"task.symbols": 11}, task=name)
     assert read_source(settings) is None
     fields = dataclasses.asdict(build(settings, None).task)
     assert fields == settings.task.model_dump(exclude={"name"})
