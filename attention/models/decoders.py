@@ -6,7 +6,7 @@ Each has two ways to run. `logits` is for training and may see the target
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from attention.models.recurrent import RecurrentDecoder
 Logits = Float[Array, "batch time vocabulary"]
 Memory = Float[Array, "batch source_time dim"]
 Tokens = Int[Array, "batch time"]
+Questions = Float[Array, "batch time dim"]
 Weights = Float[Array, "batch heads time source_time"]
 
 
@@ -44,15 +45,16 @@ class Decoder(Protocol):
 class ParallelDecoder(nnx.Module):
     """One query a target position, all at once; the logits are linear in the context.
 
+    Where the task asks questions, they are added to the queries.
+
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions; any number can be asked for unless they are learned.
+      time: number of target positions; of a shared query, any number can be asked for.
       dim: size of queries and of memory vectors.
       heads: number of heads.
-      positions: what tells the queries apart. `learned`: each position has its own;
-        else there is one, `sinusoidal`: to which sines are added; `rotary`: which is turned,
-        as are the keys; `none`: and a bias does it all.
+      positions: `sinusoidal` adds sines to the queries, `rotary` turns queries and keys.
+      queries: `learned`, one a position, or one that all positions share.
       embedding_std: standard deviation of the initial queries.
       rngs: source of initial parameters.
       **attention: further arguments of `Attention`, those of the score among them.
@@ -67,36 +69,50 @@ class ParallelDecoder(nnx.Module):
         *,
         heads: int = 1,
         positions: Positions = "learned",
+        queries: Literal["learned", "shared"] = "learned",
         embedding_std: float = 0.5,
         rngs: nnx.Rngs,
         **attention: Any,
     ):
         self.positions = positions
         initial = jax.nn.initializers.normal(embedding_std)
-        count = time if positions == "learned" else 1
+        count = time if queries == "learned" else 1
         self.queries = nnx.Param(initial(rngs.params(), (count, dim)))
         self.attention = Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
         self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
 
-    def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
-        queries, keys = self._queries(target.shape[1]), self._keys(memory)
+    def logits(
+        self,
+        memory: Memory,
+        length: Int[Array, " batch"],
+        target: Tokens,
+        question: Questions | None = None,
+    ) -> Logits:
+        queries, keys = self._queries(target.shape[1], question), self._keys(memory)
         return self.output(self.attention(queries, keys, memory, mask=masks.lengths(length)))
 
     def greedy(
-        self, memory: Memory, length: Int[Array, " batch"], time: int
+        self,
+        memory: Memory,
+        length: Int[Array, " batch"],
+        time: int,
+        question: Questions | None = None,
     ) -> tuple[Tokens, Weights]:
+        queries, keys = self._queries(time, question), self._keys(memory)
         context, weights = self.attention.with_weights(
-            self._queries(time), self._keys(memory), memory, mask=masks.lengths(length)
+            queries, keys, memory, mask=masks.lengths(length)
         )
         return jnp.argmax(self.output(context), axis=-1), weights
 
-    def _queries(self, time: int) -> Float[Array, "time dim"]:
-        if self.positions == "learned":
-            return self.queries[...]
+    def _queries(
+        self, time: int, question: Questions | None
+    ) -> Questions | Float[Array, "time dim"]:
         queries = jnp.broadcast_to(self.queries[...], (time, self.queries.shape[1]))
         if self.positions == "sinusoidal":
-            return queries + sinusoids(*queries.shape)
-        return rotate(queries) if self.positions == "rotary" else queries
+            queries = queries + sinusoids(*queries.shape)
+        if self.positions == "rotary":
+            queries = rotate(queries)
+        return queries if question is None else queries[None] + question
 
     def _keys(self, memory: Memory) -> Memory:
         return rotate(memory) if self.positions == "rotary" else memory

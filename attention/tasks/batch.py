@@ -20,6 +20,9 @@ RESERVED = 2
 class Batch:
     """Source and target sequences, each closed by `END` and padded with `PAD`.
 
+    Where there are questions, a target has one answer a question and no `END`, nor has its
+    source.
+
     Attributes:
       source: input tokens.
       source_length: how many of them count, `END` included.
@@ -27,6 +30,7 @@ class Batch:
       target_length: how many of them count, `END` included.
       alignment: for each target step the index of the source token that produced it,
         −1 where there is none.
+      question: the token that each target step asks with; None where the task asks nothing.
     """
 
     source: Int[Array, "batch source_time"]
@@ -34,6 +38,7 @@ class Batch:
     target: Int[Array, "batch target_time"]
     target_length: Int[Array, " batch"]
     alignment: Int[Array, "batch target_time"]
+    question: Int[Array, "batch target_time"] | None = None
 
     @property
     def target_mask(self) -> Bool[Array, "batch target_time"]:

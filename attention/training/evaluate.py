@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from attention.analysis.dependence import departures
 from attention.analysis.figures import Pixels, attention_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
@@ -37,7 +38,7 @@ class Evaluator:
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
         time = batch.target.shape[1]
-        return model.reconstruct(batch.source, batch.source_length, time)
+        return model.reconstruct(batch.source, batch.source_length, time, batch.question)
 
     def report(self, parameters: Parameters, split: str, lengths: Sequence[int] = ()) -> Report:
         """The metrics of a split, `validation` or `test`.
@@ -109,7 +110,8 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
       included. `tokens`, the target tokens, and how many of them are `right`: the output
       has them in their place. `aligned`, where the model has an alignment: target tokens
       whose largest weight lies on the gold source token, first for the mean of the heads,
-      then for each head.
+      then for each head; `departing`, those that look elsewhere than most of their
+      sequence, and how many could (`comparable`), for the mean of the heads.
     """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
@@ -124,6 +126,8 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
         looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
         on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
         counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
+        departing, comparable = departures(looked_at[:, 0], counts_token)
+        counts |= {"departing": jnp.sum(departing), "comparable": jnp.sum(comparable)}
     return counts
 
 
@@ -141,6 +145,7 @@ def _metrics(counts: Counts) -> dict[str, Any]:
         "exact_match": share(counts["exact"], counts["sequences"]),
         "alignment_accuracy": aligned[0] if aligned else None,
         "alignment_accuracy_by_head": aligned[1:] if aligned else None,
+        "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
     }
 
 

@@ -19,6 +19,8 @@ from attention.scores import find_score
 from attention.tasks.batch import Task
 from attention.tasks.copy import Copy
 from attention.tasks.duplicate import Duplicate
+from attention.tasks.lookup import Lookup
+from attention.tasks.recall import Recall
 from attention.tasks.reverse import Reverse
 from attention.tasks.selective_copy import SelectiveCopy
 from attention.tasks.sort import Sort
@@ -38,6 +40,8 @@ Parameters = PyTree
 SYNTHETIC: dict[str, type[RandomSymbols]] = {
     "copy": Copy,
     "duplicate": Duplicate,
+    "lookup": Lookup,
+    "recall": Recall,
     "reverse": Reverse,
     "selective_copy": SelectiveCopy,
     "sort": Sort,
@@ -98,6 +102,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     task = _make_task(settings, source)
     _check_score(settings)
     _check_model(settings)
+    _check_questions(settings, task)
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
@@ -150,7 +155,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     )
     options = dict(settings.score.options)
     if model.decoder == "parallel":
-        options["positions"] = model.positions
+        options |= {"positions": model.positions, "queries": model.queries}
     decoder = DECODERS[model.decoder](
         _find_score(settings.score.name),
         task.vocabulary,
@@ -196,6 +201,8 @@ def _check_model(settings: Settings) -> None:
         needs.append((f"model.bias={model.bias!r}", ["parallel"]))
     if model.positions == "rotary":
         needs.append((f"model.positions={model.positions!r}", ["parallel"]))
+    if model.queries != "learned":
+        needs.append((f"model.queries={model.queries!r}", ["parallel"]))
     if score == NO_ATTENTION:
         needs.append((f"score.name={score!r}", list(CELLS)))
     for field, decoders in needs:
@@ -208,6 +215,16 @@ def _check_model(settings: Settings) -> None:
 
 def _find_score(name: str) -> Callable[..., Any] | None:
     return None if name == NO_ATTENTION else find_score(name)
+
+
+def _check_questions(settings: Settings, task: Task) -> None:
+    decoder = settings.model.decoder
+    question = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1).question)
+    if question is not None and decoder != "parallel":
+        raise UsageError(
+            f"config.model.decoder={decoder!r}: the task {settings.task.name!r} asks questions,"
+            " which only the decoder 'parallel' answers"
+        )
 
 
 def _make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:

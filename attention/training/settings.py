@@ -71,6 +71,19 @@ class SelectiveCopySettings(SymbolsSettings):
     span: int = Field(32, ge=1, le=1024)  # symbols and blanks of a source
 
 
+class RecallSettings(SymbolsSettings):
+    """Tell the values of keys, listed once, that come again; keys and values share the symbols."""
+
+    name: Literal["recall"] = "recall"
+    span: int = Field(64, ge=1, le=1024)  # a source: pairs, questions and blanks
+
+
+class LookupSettings(SymbolsSettings):
+    """Tell the values of the keys of a dictionary; as many keys as values, `symbols`."""
+
+    name: Literal["lookup"] = "lookup"
+
+
 class TextSettings(Section):
     """The lines of a UTF-8 file."""
 
@@ -83,6 +96,8 @@ class TextSettings(Section):
 TaskSettings = (
     CopySettings
     | DuplicateSettings
+    | LookupSettings
+    | RecallSettings
     | ReverseSettings
     | SelectiveCopySettings
     | SortSettings
@@ -96,6 +111,7 @@ class ModelSettings(Section):
     decoder: Literal["parallel", "location", "pooled", "elman", "gru", "lstm"] = "parallel"
     mixer: Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"] = "none"
     positions: Literal["none", "learned", "sinusoidal", "rotary"] = "learned"
+    queries: Literal["learned", "shared"] = "learned"  # of decoder parallel, one a position or one
     dim: int = Field(64, ge=1)
     heads: int = Field(1, ge=1)
     normalizer: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
@@ -223,10 +239,10 @@ def check_length(settings: Settings, length: int, where: str) -> None:
 
 def _is_unbounded(settings: Settings) -> bool:
     """Whether any length can be drawn, and no parameter of the model belongs to a position."""
-    model, drawn = settings.model, ("copy", "duplicate", "reverse")
-    return (
-        settings.task.name in drawn and model.positions != "learned" and model.decoder != "pooled"
-    )
+    model = settings.model
+    bounded = {"parallel": model.queries == "learned", "pooled": True}.get(model.decoder, False)
+    has_longer = settings.task.name in ("copy", "duplicate", "reverse")
+    return has_longer and model.positions != "learned" and not bounded
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:

@@ -114,6 +114,18 @@ def test_the_weights_of_each_step_and_head_are_a_distribution_over_the_source(na
     assert np.all(weights[1] > 0)
 
 
+def test_questions_are_added_to_the_queries():
+    decoder, memory, mask = make("parallel"), make_memory(), masks.lengths(LENGTH)
+    question = jnp.asarray(np.random.default_rng(1).standard_normal((BATCH, STEPS, DIM)), "float32")
+    queries = decoder.queries[...] + question
+    context, expected = decoder.attention.with_weights(queries, memory, mask=mask)
+    tokens, weights = decoder.greedy(memory, LENGTH, STEPS, question)
+    np.testing.assert_allclose(weights, expected, atol=1e-6)
+    logits = decoder.logits(memory, LENGTH, make_target(), question)
+    np.testing.assert_allclose(logits, decoder.output(context), atol=1e-4)
+    np.testing.assert_array_equal(tokens, logits.argmax(axis=-1))
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_first_asks_with_the_mean_and_the_ends_of_the_source(name):
     decoder, memory = make(name), make_memory()
@@ -145,8 +157,8 @@ def test_a_cell_without_attention_sees_the_mean_and_the_ends_alone(name):
 
 
 @pytest.mark.parametrize("positions", ["none", "sinusoidal", "rotary"])
-def test_queries_that_are_not_learned_go_on_for_ever(positions):
-    decoder, memory = make("parallel", positions=positions), make_memory()
+def test_a_shared_query_goes_on_for_ever(positions):
+    decoder, memory = make("parallel", positions=positions, queries="shared"), make_memory()
     short, long = (decoder.greedy(memory, LENGTH, time)[1] for time in (STEPS, 2 * STEPS))
     np.testing.assert_allclose(long[:, :, :STEPS], short, atol=1e-6)
     same = np.ptp(np.asarray(long), axis=2).max() < 1e-6
@@ -154,9 +166,9 @@ def test_queries_that_are_not_learned_go_on_for_ever(positions):
 
 
 def test_rotary_scores_of_an_inner_product_depend_on_the_distance_alone():
-    decoder = make("parallel", score=Dot, heads=1, positions="rotary")
+    decoder = make("parallel", score=Dot, heads=1, positions="rotary", queries="shared")
     memory = jnp.broadcast_to(make_memory()[:1, :1], (1, STEPS, DIM))
-    scores = decoder.attention.scores(decoder._queries(STEPS), decoder._keys(memory))[0, 0]
+    scores = decoder.attention.scores(decoder._queries(STEPS, None), decoder._keys(memory))[0, 0]
     for distance in range(-STEPS + 1, STEPS):
         assert np.ptp(np.diagonal(scores, distance)) < 1e-4
     assert np.ptp(scores) > 0.1

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +74,26 @@ def test_the_output_is_the_decoders_own_choice(model, batch):
     before_end = np.cumsum(np.asarray(tokens) == END, axis=1) == 0
     np.testing.assert_array_equal(output.tokens[before_end], tokens[before_end])
     np.testing.assert_array_equal(output.weights, weights)
+
+
+class Repeats(nnx.Module):
+    """A decoder that gives back the questions."""
+
+    def logits(self, memory, length, target, question):
+        return question
+
+    def greedy(self, memory, length, time, question):
+        return jnp.full(question.shape[:2], 3), question[:, None]
+
+
+def test_the_decoder_is_asked_with_the_embedding_of_the_question(batch):
+    model = Reconstructor(make_encoder(), Repeats())
+    question = jnp.array([[7, 2, 3, 9, 1], [3, 3, 5, 2, 8], [10, 0, 4, 4, 6]])
+    expected = np.asarray(model.encoder.embedding[...])[np.asarray(question)]
+    asking = dataclasses.replace(batch, question=question)
+    np.testing.assert_array_equal(model.logits(asking), expected)
+    output = model.reconstruct(batch.source, batch.source_length, TIME, question)
+    np.testing.assert_array_equal(output.weights[:, 0], expected)
 
 
 def test_padding_of_the_source_does_not_change_the_output(model, batch):

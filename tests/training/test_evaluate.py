@@ -1,4 +1,5 @@
 import dataclasses
+from collections import Counter
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ NULL = {
     "exact_match": None,
     "alignment_accuracy": None,
     "alignment_accuracy_by_head": [None, None],
+    "query_dependence": None,
 }
 
 
@@ -40,8 +42,11 @@ def text():
 
 def shares_one_by_one(experiment, parameters, batch):
     """The metrics, counted as they are defined."""
-    output = experiment.model(parameters).reconstruct(batch.source, batch.source_length)
-    exact, right, aligned = [], [], []
+    model = experiment.model(parameters)
+    output = model.reconstruct(
+        batch.source, batch.source_length, batch.target.shape[1], batch.question
+    )
+    exact, right, aligned, departing, comparable = [], [], [], 0, 0
     for n in range(len(batch.source)):
         counted = range(int(batch.target_length[n]))
         right_here = [int(output.tokens[n, t] == batch.target[n, t]) for t in counted]
@@ -50,6 +55,9 @@ def shares_one_by_one(experiment, parameters, batch):
         heads = np.asarray(output.weights[n])
         maps = [heads.mean(axis=0), *heads]
         aligned += [[int(m[t].argmax() == batch.alignment[n, t]) for m in maps] for t in counted]
+        looked_at = Counter(int(maps[0][t].argmax()) for t in counted)
+        departing += len(counted) - max(looked_at.values())
+        comparable += len(counted) - 1
     aligned = np.mean(aligned, axis=0)
     return {
         "sequences": len(exact),
@@ -57,6 +65,7 @@ def shares_one_by_one(experiment, parameters, batch):
         "exact_match": np.mean(exact),
         "alignment_accuracy": aligned[0],
         "alignment_accuracy_by_head": aligned[1:].tolist(),
+        "query_dependence": departing / comparable if comparable else None,
     }
 
 
@@ -74,6 +83,25 @@ def test_the_report_equals_counting_one_by_one(parallel, split, stream, length):
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
     assert 0 < found["token_accuracy"] < 1
     assert 0 < found["alignment_accuracy"] < 1
+    assert length == 1 or 0 < found["query_dependence"] < 1
+
+
+@pytest.mark.parametrize("task", ["lookup", "recall"])
+def test_questions_are_asked_in_evaluation(task):
+    changes = {"task.symbols": 11, "task.max_length": 3}
+    experiment, parameters = make(changes, task=task)
+    found = Evaluator(experiment).report(parameters, "test", [3])["by_length"]["3"]
+    batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 11, 3)
+    expected = shares_one_by_one(experiment, parameters, batch)
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}
+
+
+@pytest.mark.parametrize("score", ["linear", "mlp_pooling"])
+def test_a_score_of_the_key_alone_does_not_depend_on_the_query(score):
+    experiment, parameters = make(score=score)
+    found = Evaluator(experiment).report(parameters, "test", [1, 4])
+    assert found["all"]["query_dependence"] == 0
+    assert found["by_length"]["4"]["query_dependence"] == 0
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -117,6 +145,7 @@ def test_a_model_with_one_context_has_no_alignment():
     assert found["token_accuracy"] is not None
     assert found["alignment_accuracy"] is None
     assert found["alignment_accuracy_by_head"] is None
+    assert found["query_dependence"] is None
     assert evaluator.attention_maps(parameters) is None
 
 

@@ -105,9 +105,18 @@ def test_only_a_cell_can_do_without_attention(decoder):
 
 
 @pytest.mark.parametrize("decoder", ["gru", "location"])
-def test_only_all_positions_at_once_can_be_turned(decoder):
-    with pytest.raises(UsageError, match=r"^config\.model\.positions='rotary': .* not " + decoder):
-        build(small({"model.decoder": decoder, "model.positions": "rotary"}), None)
+@pytest.mark.parametrize(("field", "value"), [("positions", "rotary"), ("queries", "shared")])
+def test_only_a_decoder_of_all_positions_at_once_has_such_queries(field, value, decoder):
+    with pytest.raises(UsageError, match=rf"^config\.model\.{field}='{value}': .* not {decoder}"):
+        build(small({"model.decoder": decoder, f"model.{field}": value}), None)
+
+
+@pytest.mark.parametrize("decoder", ["gru", "pooled"])
+@pytest.mark.parametrize("task", ["lookup", "recall"])
+def test_a_decoder_that_answers_no_questions_is_refused(task, decoder):
+    changes = {"task.symbols": 11, "model.decoder": decoder}
+    with pytest.raises(UsageError, match=rf"^config\.model\.decoder='{decoder}': .*'{task}' asks"):
+        build(small(changes, task=task), None)
 
 
 def test_a_score_that_is_no_scalar_is_refused(my_lab):
@@ -144,7 +153,7 @@ def test_weight_decay_without_adamw_is_refused(name):
 
 @pytest.mark.parametrize("name", SYNTHETIC)
 def test_a_synthetic_task_reads_nothing_and_has_the_fields_of_its_settings(name):
-    settings = small({"task.symbols": 5}, task=name)
+    settings = small({"task.symbols": 11}, task=name)
     assert read_source(settings) is None
     fields = dataclasses.asdict(build(settings, None).task)
     assert fields == settings.task.model_dump(exclude={"name"})
