@@ -4,7 +4,8 @@
 
 What follows `--` goes to `train.py`: `-- --config.task.max_length=8`. Prints a row of a
 Markdown table; seconds are those of the whole command, from start to exit. Every run is
-kept, and a finished one is not run again but its time is not known then.
+kept, and a finished one is not run again but its time is not known then. Where the time of a
+process does not matter, `train.py --config.num_seeds=8` trains as many seeds in one.
 """
 
 import argparse
@@ -23,20 +24,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--config", required=True, help="as for train.py")
-    parser.add_argument("--seeds", default="100-107", help="first and last seed")
+    parser.add_argument("--seeds", type=seeds, default="100-107", help="first and last seed")
     parser.add_argument("--workdir", default="runs/repeat", help="where to keep the runs")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
+    if any("num_seeds" in override for override in arguments.overrides):
+        parser.error("num_seeds is for train.py alone: here every process trains one seed")
     runs = [
         train(arguments.config, arguments.overrides, seed, Path(arguments.workdir))
-        for seed in range(int(first), int(last or first) + 1)
+        for seed in arguments.seeds
     ]
     print("| config | length | exact match | worst seed | tokens | alignment | steps | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     name = " ".join([arguments.config, *arguments.overrides])
     for length in ["all", *runs[0]["by_length"]]:
         print(f"| {name} | {length} | {row(runs, length)} |")
+
+
+def seeds(text: str) -> range:
+    """`100-107`, or one seed."""
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a first and last seed, such as 100-107")
+    return range(int(first), int(last or first) + 1)
 
 
 def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:
@@ -47,8 +57,8 @@ def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:
     finished = (path / "result.json").exists()
     subprocess.run([sys.executable, REPOSITORY / "train.py", *flags], check=True, stdout=sys.stderr)
     seconds = time.perf_counter() - started
-    report = json.loads((path / "eval.json").read_text())
-    return {**report, "seconds": None if finished else seconds}
+    result = json.loads((path / "result.json").read_text())
+    return {**result["test"], "step": result["step"], "seconds": None if finished else seconds}
 
 
 def row(runs: list[dict], length: str) -> str:
