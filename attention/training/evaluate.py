@@ -21,7 +21,7 @@ SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
 Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
-Counts = dict[str, Int[Array, "*each"] | Int[np.ndarray, "*each"]]
+Counts = dict[str, Int[Array, "*each"]]
 
 
 class Evaluator:
@@ -168,7 +168,7 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
     return counts
 
 
-def _metrics(counts: Counts) -> dict[str, Any]:
+def _metrics(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
     """The ratios of the counts; null where there is nothing to count."""
 
     def share(count: Any, total: Any) -> float | None:

@@ -149,30 +149,40 @@ class _Session:
         self._started = time.perf_counter()
 
     def record(self, state: TrainState, metrics: Metrics) -> None:
-        """Logs updates; a replica that failed in them is told once."""
+        """Logs updates, and tells which replicas failed in them.
+
+        Raises:
+          TrainingError: no replica is left.
+        """
         step = completed(state)
-        trained = np.asarray(state.step) == step
-        failed = replicas_with(state, Status.FAILED)
         values = {
             seed: {name: float(value[number]) for name, value in metrics.items()}
             for number, seed in enumerate(seeds(self._settings))
-            if trained[number]
+            if state.step[number] == step  # others stopped before
         }
-        for number, seed in enumerate(seeds(self._settings)):
-            if trained[number] and failed[number]:
-                self._fail(step, seed, values.pop(seed), is_last=bool(failed.all()))
+        failed = replicas_with(state, Status.FAILED)
+        failures = {
+            seed: values.pop(seed)
+            for seed, has_failed in zip(seeds(self._settings), failed, strict=True)
+            if has_failed and seed in values
+        }
+        if failures:
+            self._tell(step, failures, nothing_left=bool(failed.all()))
         if values:
             self._log.scalars(step, "train", values)
             self._display.update(step, mean(list(values.values())))
 
-    def _fail(self, step: int, seed: int, values: dict[str, float], *, is_last: bool) -> None:
-        of = f" with seed {seed}" if self._settings.num_seeds > 1 else ""
-        told = (
-            f"at step {step}{of} the loss is {values['loss']} and the gradient norm"
-            f" {values['gradient_norm']}"
+    def _tell(self, step: int, failures: dict[int, dict], *, nothing_left: bool) -> None:
+        first = next(iter(failures.values()))
+        which = (
+            f" with seed {', '.join(map(str, failures))}" if self._settings.num_seeds > 1 else ""
         )
-        if not is_last:
-            self._display.note(f"{told}: this replica stops, the others go on")
+        told = (
+            f"at step {step}{which} the loss is {first['loss']} and the gradient norm"
+            f" {first['gradient_norm']}"
+        )
+        if not nothing_left:
+            self._display.note(f"{told}; the other seeds go on")
             return
         self._checkpoints.wait()
         saved = saved_steps(self._run.checkpoints)

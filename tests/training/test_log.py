@@ -44,6 +44,16 @@ def test_metrics_are_lines_of_json(written):
     assert lines(written) == [{"step": 5, "kind": "train", "loss": 0.25, "nothing": None}]
 
 
+def test_several_seeds_have_a_line_each_and_their_mean_in_tensorboard(tmp_path):
+    with Log(tmp_path, small({"num_seeds": 2}), 0) as log:
+        log.scalars(5, "train", {3: {"loss": 0.25}, 4: {"loss": 0.75}})
+    assert lines(tmp_path) == [
+        {"step": 5, "kind": "train", "seed": 3, "loss": 0.25},
+        {"step": 5, "kind": "train", "seed": 4, "loss": 0.75},
+    ]
+    assert [v.simple_value for tag, _, v in summaries(tmp_path) if tag == "train/loss"] == [0.5]
+
+
 def test_tensorboard_has_the_scalars(written):
     scalars = [
         (step, value.simple_value) for tag, step, value in summaries(written) if tag == "train/loss"
