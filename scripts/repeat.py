@@ -24,15 +24,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--config", required=True, help="as for train.py")
-    parser.add_argument("--seeds", type=seeds, default="100-107", help="first and last seed")
+    parser.add_argument("--seeds", default="100-107", help="first and last seed")
     parser.add_argument("--workdir", default="runs/repeat", help="where to keep the runs")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     arguments = parser.parse_args()
+    seeds = read_seeds(arguments.seeds)
+    if not seeds:
+        parser.exit(2, f"error: --seeds={arguments.seeds}: name the first and last, as 100-107\n")
     if any("num_seeds" in override for override in arguments.overrides):
-        parser.error("num_seeds is for train.py alone: here every process trains one seed")
+        parser.exit(2, "error: num_seeds is for train.py alone: here a process trains one seed\n")
     runs = [
         train(arguments.config, arguments.overrides, seed, Path(arguments.workdir))
-        for seed in arguments.seeds
+        for seed in seeds
     ]
     print("| config | length | exact match | worst seed | tokens | alignment | steps | seconds |")
     print("|---|---|---|---|---|---|---|---|")
@@ -41,12 +44,11 @@ def main() -> None:
         print(f"| {name} | {length} | {row(runs, length)} |")
 
 
-def seeds(text: str) -> range:
-    """`100-107`, or one seed."""
-    first, _, last = text.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) < int(first):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a first and last seed, such as 100-107")
-    return range(int(first), int(last or first) + 1)
+def read_seeds(text: str) -> range:
+    """The seeds of `100-107`, or of `100`; none of anything else."""
+    first, dash, last = text.partition("-")
+    ends = first, last if dash else first
+    return range(int(ends[0]), int(ends[1]) + 1) if all(map(str.isdecimal, ends)) else range(0)
 
 
 def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:

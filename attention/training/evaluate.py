@@ -54,11 +54,11 @@ class Evaluator:
         """
         mixed = self._metrics(state, split, None)
         of_length = {str(n): self._metrics(state, split, n) for n in lengths}
-        failed = replicas_with(state, Status.FAILED)
+        steps, failed = np.asarray(state.step), replicas_with(state, Status.FAILED)
         each = [
             {
                 "seed": seed,
-                "step": int(state.step[number]),
+                "step": int(steps[number]),
                 "failed": bool(failed[number]),
                 "all": mixed[number],
                 "by_length": {n: metrics[number] for n, metrics in of_length.items()},

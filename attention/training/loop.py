@@ -154,11 +154,13 @@ class _Session:
         Raises:
           TrainingError: no replica is left.
         """
+        # All at once: to fetch a number of each replica takes longer than an update of theirs.
+        steps, metrics = jax.device_get((state.step, metrics))
         step = completed(state)
         values = {
             seed: {name: float(value[number]) for name, value in metrics.items()}
             for number, seed in enumerate(seeds(self._settings))
-            if state.step[number] == step  # others stopped before
+            if steps[number] == step  # others stopped before
         }
         failed = replicas_with(state, Status.FAILED)
         failures = {
@@ -182,7 +184,7 @@ class _Session:
             f" {first['gradient_norm']}"
         )
         if not nothing_left:
-            self._display.note(f"{told}; the other seeds go on")
+            self._display.note(f"{told}: failed")
             return
         self._checkpoints.wait()
         saved = saved_steps(self._run.checkpoints)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -47,7 +48,7 @@ def sharding(count: int) -> NamedSharding:
     return NamedSharding(Mesh(devices[: math.gcd(count, len(devices))], "seed"), P("seed"))
 
 
-def over_replicas(function: Callable, own: int = 1) -> Callable:
+def over_replicas(function: Callable, own: int = 1, unless: Callable | None = None) -> Callable:
     """Lifts a function of one replica to all of them.
 
     One replica keeps the cores of a CPU busy, and `vmap` would only make its arrays too large
@@ -56,6 +57,8 @@ def over_replicas(function: Callable, own: int = 1) -> Callable:
     Args:
       function: of the arrays of one replica, which may differ, then of what all share.
       own: number of arguments that have a replica axis.
+      unless: of the same arguments: whether a replica is to be left out, and what to return
+        for it then.
 
     Returns:
       The function of arrays with a replica axis, for use inside `jax.jit`; all that it
@@ -64,17 +67,27 @@ def over_replicas(function: Callable, own: int = 1) -> Callable:
 
     def share(*arguments: Any) -> Any:
         """What one device does."""
+        mine, shared = arguments[:own], arguments[own:]
+        is_lone = _count(mine) == 1
+        in_turn = is_lone or takes_turns()
 
         def one(mine: tuple) -> Any:
-            return function(*mine, *arguments[own:])
+            def run() -> Any:
+                return function(*mine, *shared)
 
-        mine = arguments[:own]
-        if _count(mine) == 1:  # a loop of one turn, or an axis of one, compiles to slower programs
+            if unless is None:
+                return run()
+            left_out, instead = unless(*mine, *shared)
+            if in_turn:
+                return jax.lax.cond(left_out, lambda: instead, run)
+            # What vmap makes of a cond copies what is shared to every replica, and gives each a
+            # number of turns of its own in every loop: then every turn selects every array.
+            return jax.tree.map(lambda a, b: jnp.where(left_out, a, b), instead, run())
+
+        if is_lone:  # a loop of one turn, or an axis of one, compiles to slower programs
             lone = one(jax.tree.map(lambda leaf: leaf[0], mine))
             return jax.tree.map(lambda leaf: leaf[None], lone)
-        if takes_turns():
-            return jax.lax.map(one, mine)
-        return jax.vmap(one)(mine)
+        return jax.lax.map(one, mine) if in_turn else jax.vmap(one)(mine)
 
     def lifted(*arguments: Any) -> Any:
         place = sharding(_count(arguments[:own]))

@@ -96,7 +96,7 @@ def make_train(
       failed stays as it is, its metrics are NaN.
     """
     own = replicas(experiment.settings)
-    train = over_replicas(_train_one(experiment), own=2)
+    train = over_replicas(_train_one(experiment), own=2, unless=_stopped)
 
     def train_all(
         own: Replica, state: TrainState, task: Task, until: Array
@@ -111,7 +111,7 @@ def make_train(
 
 
 def _train_one(experiment: Experiment) -> Callable:
-    """A function that makes a number of updates to one replica, if it is in training."""
+    """A function that makes a number of updates to one replica."""
     settings = experiment.settings
     learning_rate = schedule(settings.optimizer, settings.train.steps)
 
@@ -153,18 +153,16 @@ def _train_one(experiment: Experiment) -> Callable:
         logits = experiment.model(state.parameters).logits(batch)
         return state, metrics | accuracies(logits, batch)
 
-    def train_or_stay(
-        replica: Replica, state: TrainState, task: Task, updates: Array
-    ) -> tuple[TrainState, Metrics]:
-        def go(state: TrainState) -> tuple[TrainState, Metrics]:
-            return train(replica, state, task, updates)
+    return train
 
-        def stay(state: TrainState) -> tuple[TrainState, Metrics]:
-            return state, {name: jnp.float32(jnp.nan) for name in METRICS}
 
-        return jax.lax.cond(state.status == Status.TRAINING, go, stay, state)
-
-    return train_or_stay
+def _stopped(
+    replica: Replica, state: TrainState, task: Task, updates: Array
+) -> tuple[Array, tuple[TrainState, Metrics]]:
+    """Whether a replica is no longer in training, and what it then has to show."""
+    del replica, task, updates
+    metrics = {name: jnp.float32(jnp.nan) for name in METRICS}
+    return state.status != Status.TRAINING, (state, metrics)
 
 
 def cross_entropy(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Float[Array, ""]:

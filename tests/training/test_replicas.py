@@ -151,6 +151,24 @@ def test_a_lifted_function_sees_its_own_then_what_is_shared(count):
     np.testing.assert_array_equal(found["sum"], own[0] + own[1] + 7)
 
 
+@pytest.mark.parametrize("takes_turns", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_replica_that_is_left_out_leaves_the_loops_of_the_others_alone(
+    monkeypatch, count, takes_turns
+):
+    monkeypatch.setattr(replicas, "takes_turns", lambda: takes_turns)
+
+    def of_one(x, turns):
+        return jax.lax.fori_loop(0, turns, lambda _, x: 2 * x, x)
+
+    lifted = over_replicas(of_one, unless=lambda x, turns: (x == 5, -x))
+    own = np.array([3.0, 5.0, 7.0])[:count]
+    np.testing.assert_array_equal(jax.jit(lifted)(own, 2), np.array([12, -5, 28])[:count])
+    program = str(jax.make_jaxpr(lifted)(own, 2))
+    assert "bool[] = lt" in program  # one number of turns for all
+    assert "bool[3] = lt" not in program
+
+
 ON_TWO_DEVICES = """
 import json, sys
 from pathlib import Path
