@@ -1,7 +1,8 @@
 """Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
 
-The config and the data travel with the run; nothing else is needed. With `--text`, a
-run of `configs/text.py` reconstructs that line instead.
+The config and the data travel with the run; nothing else is needed. Of a run with several
+seeds, `--replica 0` evaluates the first alone. With `--text`, a run of `configs/text.py`
+reconstructs that line instead.
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from attention.training.settings import UsageError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "the run, such as runs/copy-mlp")
 STEP = flags.DEFINE_integer("step", None, "which checkpoint (default: the newest)")
+REPLICA = flags.DEFINE_integer("replica", None, "which replica, from 0 (default: all)")
 LENGTHS = flags.DEFINE_string("lengths", None, "lengths to report, such as 8,16,32")
 TEXT = flags.DEFINE_string("text", None, "a line to reconstruct")
 
@@ -24,9 +26,9 @@ def main() -> int:
         raise UsageError("--workdir is missing: name a run, such as runs/copy-mlp")
     workdir, console = Path(WORKDIR.value), Console()
     if TEXT.value is None:
-        evaluate(workdir, STEP.value, _lengths(), console)
+        evaluate(workdir, STEP.value, _lengths(), console, REPLICA.value)
     elif LENGTHS.value is None:
-        reconstruct(workdir, STEP.value, TEXT.value, console)
+        reconstruct(workdir, STEP.value, TEXT.value, console, REPLICA.value)
     else:
         raise UsageError("--text and --lengths exclude each other")
     return 0

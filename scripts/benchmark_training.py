@@ -24,7 +24,7 @@ from attention.training.settings import (
     default_config,
     read_settings,
 )
-from attention.training.state import initial_state, make_train
+from attention.training.state import completed, initial_state, make_train
 
 Updates = Callable[[int], None]
 
@@ -74,8 +74,8 @@ def jax_updates(settings: Settings) -> Updates:
 
     def run(updates: int) -> None:
         nonlocal state
-        until = int(state.step) + updates
-        while (step := int(state.step)) < until:
+        until = completed(state) + updates
+        while (step := completed(state)) < until:
             stop = min(step + settings.train.log_every_steps, until)
             state, _ = jax.block_until_ready(train(state, experiment.task, stop))
 

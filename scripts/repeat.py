@@ -4,7 +4,8 @@
 
 What follows `--` goes to `train.py`: `-- --config.task.max_length=8`. Prints a row of a
 Markdown table; seconds are those of the whole command, from start to exit. Every run is
-kept, and a finished one is not run again but its time is not known then.
+kept, and a finished one is not run again but its time is not known then. Where the time of a
+process does not matter, `train.py --config.num_seeds=8` trains as many seeds in one.
 """
 
 import argparse
@@ -27,16 +28,27 @@ def main() -> None:
     parser.add_argument("--workdir", default="runs/repeat", help="where to keep the runs")
     parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
     arguments = parser.parse_args()
-    first, _, last = arguments.seeds.partition("-")
+    seeds = read_seeds(arguments.seeds)
+    if not seeds:
+        parser.exit(2, f"error: --seeds={arguments.seeds}: name the first and last, as 100-107\n")
+    if any("num_seeds" in override for override in arguments.overrides):
+        parser.exit(2, "error: num_seeds is for train.py alone: here a process trains one seed\n")
     runs = [
         train(arguments.config, arguments.overrides, seed, Path(arguments.workdir))
-        for seed in range(int(first), int(last or first) + 1)
+        for seed in seeds
     ]
     print("| config | length | exact match | worst seed | tokens | alignment | steps | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     name = " ".join([arguments.config, *arguments.overrides])
     for length in ["all", *runs[0]["by_length"]]:
         print(f"| {name} | {length} | {row(runs, length)} |")
+
+
+def read_seeds(text: str) -> range:
+    """The seeds of `100-107`, or of `100`; none of anything else."""
+    first, dash, last = text.partition("-")
+    ends = first, last if dash else first
+    return range(int(ends[0]), int(ends[1]) + 1) if all(map(str.isdecimal, ends)) else range(0)
 
 
 def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:
@@ -47,8 +59,8 @@ def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:
     finished = (path / "result.json").exists()
     subprocess.run([sys.executable, REPOSITORY / "train.py", *flags], check=True, stdout=sys.stderr)
     seconds = time.perf_counter() - started
-    report = json.loads((path / "eval.json").read_text())
-    return {**report, "seconds": None if finished else seconds}
+    result = json.loads((path / "result.json").read_text())
+    return {**result["test"], "step": result["step"], "seconds": None if finished else seconds}
 
 
 def row(runs: list[dict], length: str) -> str:

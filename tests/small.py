@@ -13,6 +13,7 @@ from rich.console import Console
 
 from attention.training.loop import train
 from attention.training.settings import default_config, read_settings
+from attention.training.state import Status, TrainState, abstract_state
 
 # Compiling is most of what these tests do, and this makes it three times faster. The
 # environment counts for programs that tests start, too.
@@ -78,6 +79,23 @@ def random_like(tree, seed=0):
     rng = np.random.default_rng(seed)
     draws = [jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype) for leaf in leaves]
     return jax.tree.unflatten(structure, draws)
+
+
+def untrained(experiment, seed=0):
+    """A state before the first update, without the cost of initialising it."""
+    parameters = random_like(abstract_state(experiment).parameters, seed)
+    count = experiment.settings.num_seeds
+    return TrainState(
+        jnp.zeros(count, jnp.int32),
+        parameters,
+        jax.vmap(experiment.optimizer.init)(parameters),
+        jnp.full(count, Status.TRAINING, jnp.int32),
+    )
+
+
+def replica(tree, number):
+    """The arrays of one replica, without the axis of replicas."""
+    return jax.tree.map(lambda leaf: leaf[number], tree)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def test_training_then_evaluation(here):
         ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),
         ("score.options.hiden=5", ["score.options.hiden", "hidden"]),
         ("eval.lengths=(32,)", ["config.eval.lengths=32", "1 to 16", "config.task.max_length"]),
-        ("modle.dim=5", ["--config.modle", "eval, model, name, optimizer"]),
+        ("modle.dim=5", ["--config.modle", "eval, model, name, num_seeds"]),
         ("model.dim.size=5", ["--config.model.dim.size", "config.model.dim has no fields"]),
         ("task.path=x", ["--config.task.path", "max_length, name, symbols"]),
     ],
@@ -221,6 +221,7 @@ def test_a_bad_text_is_told_in_one_line(monkeypatch, here, tmp_path, content, to
         (["--workdir=a", "--lengths=8;16"], ["--lengths=8;16", "8,16,32"]),
         (["--workdir=a", "--lengths="], ["--lengths="]),
         (["--workdir=a", "--step=last"], ["step", "last"]),
+        (["--workdir=a", "--replica=first"], ["replica", "first"]),
         (["--workdir=a", "--text=a", "--lengths=8"], ["--text", "--lengths"]),
     ],
 )
@@ -236,6 +237,13 @@ def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here
     assert err.startswith("error: --workdir=mine: holds another experiment (config.name: ")
     assert err.count("\n") == 1
     assert files(here) == before
+
+
+def test_a_replica_that_is_not_there_is_told_in_one_line(monkeypatch, here):
+    make_run(here / "mine")
+    status, out, err = run(monkeypatch, "eval.py", "--workdir=mine", "--replica=1")
+    assert (status, out) == (2, "")
+    assert err == "error: --replica=1: the replicas of mine are 0 to 0\n"
 
 
 def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from small import compiled_once, small
+from small import compiled_once, replica, small
 
 from attention.scores import SCORES
 from attention.training.experiment import build
@@ -35,7 +35,7 @@ def trained(score):
     )
     experiment = build(settings, None)
     state, metrics = make_train(experiment)(initial_state(experiment), experiment.task, 300)
-    return experiment, state.parameters, jax.tree.map(float, metrics)
+    return experiment, replica(state.parameters, 0), replica(metrics, 0)
 
 
 def weights_of(score):

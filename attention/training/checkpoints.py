@@ -17,12 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
-from jaxtyping import PyTree
 
 from attention.training.files import write_atomically
 from attention.training.settings import UsageError
-from attention.training.state import TrainState
+from attention.training.state import TrainState, completed
 
 MANIFEST = "manifest.json"
 
@@ -55,7 +53,7 @@ class Checkpoints:
     def save(self, state: TrainState) -> None:
         """Begins to write a state, once the one before is committed."""
         self.wait()
-        path = self._directory / str(int(state.step))
+        path = self._directory / str(completed(state))
         copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
         # Force: what lies there was left by a kill or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
@@ -85,7 +83,7 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
 
     Args:
       directory: where the checkpoints are.
-      like: the shapes and dtypes to expect.
+      like: the shapes and dtypes to expect, and the devices to restore to.
       step: None for the newest.
 
     Raises:
@@ -102,16 +100,9 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
         damage = _damage(path)
         if damage is None:
             with ocp.StandardCheckpointer() as checkpointer:
-                return TrainState(**checkpointer.restore(path, _on_first_device(vars(like))))
+                return TrainState(**checkpointer.restore(path, vars(like)))
         print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
     raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
-
-
-def _on_first_device(like: PyTree) -> PyTree:
-    sharding = SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like
-    )
 
 
 def _hashes(path: Path) -> dict[str, str]:

@@ -81,20 +81,44 @@ def describe(metrics: dict[str, Any]) -> str:
 
 
 def report_table(report: dict[str, Any], title: str) -> Table:
-    """The table of an evaluation: a row for the mixture, a row for each length."""
-    table = Table(title=title, title_justify="left")
+    """The table of an evaluation: a row for the mixture, a row for each length.
+
+    Of several replicas it shows the mean ± the standard deviation.
+    """
+    table = Table(title=title + _population(report["replicas"]), title_justify="left")
     table.add_column("length")
-    rows = [("all", report["all"]), *report["by_length"].items()]
-    heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row in rows)
+    spread = report.get("sd", {"all": {}, "by_length": {}})
+    rows = [("all", report["all"], spread["all"])] + [
+        (length, row, spread["by_length"].get(length, {}))
+        for length, row in report["by_length"].items()
+    ]
+    heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row, _ in rows)
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right")
-    for name, row in rows:
-        shares = [row["token_accuracy"], row["exact_match"], row["alignment_accuracy"]]
-        by_head = (row["alignment_accuracy_by_head"] or []) if heads > 1 else []
-        table.add_row(name, str(row["sequences"]), *map(_share, shares + by_head))
+    for name, row, deviations in rows:
+        cells = map(_share, _shares(row, heads), _shares(deviations, heads))
+        table.add_row(name, str(row["sequences"]), *cells)
     return table
 
 
-def _share(value: float | None) -> str:
-    return "—" if value is None else f"{value:.4f}"
+def _population(replicas: list[dict[str, Any]]) -> str:
+    """Of what the table is, if of more than one replica."""
+    if len(replicas) == 1:
+        return ""
+    failed = sum(replica["failed"] for replica in replicas)
+    left_out = f" ({failed} failed, left out)" if failed else ""
+    return f", mean ± sd of {len(replicas) - failed} seeds{left_out}"
+
+
+def _shares(row: dict[str, Any], heads: int) -> list[float | None]:
+    """The numbers of a row, None where there is none."""
+    names = ("token_accuracy", "exact_match", "alignment_accuracy")
+    by_head = row.get("alignment_accuracy_by_head") or [None] * heads
+    return [row.get(name) for name in names] + (by_head if heads > 1 else [])
+
+
+def _share(value: float | None, deviation: float | None) -> str:
+    if value is None:
+        return "—"
+    return f"{value:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")

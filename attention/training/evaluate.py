@@ -6,18 +6,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from attention.analysis.dependence import departures
 from attention.analysis.figures import Pixels, attention_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
 from attention.training.experiment import Experiment, Parameters
+from attention.training.replicas import over_replicas, replicas, seeds
+from attention.training.spread import mean, sd
+from attention.training.state import Status, TrainState, replicas_with
 from attention.training.streams import Stream, stream_key
 
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
+Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
 Counts = dict[str, Int[Array, "*each"]]
 
 
@@ -33,63 +37,97 @@ class Evaluator:
         self._settings = experiment.settings.eval
 
         self.reconstruct = jax.jit(self._reconstruct)
-        self._counts = jax.jit(self._count_all)
+        self._counts = jax.jit(over_replicas(self._count_all, own=3))
 
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
         time = batch.target.shape[1]
         return model.reconstruct(batch.source, batch.source_length, time, batch.question)
 
-    def report(self, parameters: Parameters, split: str, lengths: Sequence[int] = ()) -> Report:
+    def report(self, state: TrainState, split: str, lengths: Sequence[int] = ()) -> Report:
         """The metrics of a split, `validation` or `test`.
 
         Returns:
-          The metrics of mixed lengths under `all`, and of sequences of exactly each of
-          `lengths` under `by_length`.
+          Under `replicas` for each replica its seed, its step, whether it failed, the metrics
+          of mixed lengths under `all`, and of sequences of exactly each of `lengths` under
+          `by_length`. Beside it `all` and `by_length` again, as the mean over the replicas
+          that did not fail; where there are several replicas, their standard deviation under
+          `sd`.
         """
-        return {
-            "all": self._metrics(parameters, split, None),
-            "by_length": {str(n): self._metrics(parameters, split, n) for n in lengths},
-        }
+        mixed = self._metrics(state, split, None)
+        of_length = {str(n): self._metrics(state, split, n) for n in lengths}
+        steps, failed = np.asarray(state.step), replicas_with(state, Status.FAILED)
+        each = [
+            {
+                "seed": seed,
+                "step": int(steps[number]),
+                "failed": bool(failed[number]),
+                "all": mixed[number],
+                "by_length": {n: metrics[number] for n, metrics in of_length.items()},
+            }
+            for number, seed in enumerate(seeds(self._experiment.settings))
+        ]
+        metrics = [{name: one[name] for name in ("all", "by_length")} for one in each]
+        spread = {"sd": sd(metrics)} if len(each) > 1 else {}
+        return {**mean(metrics), **spread, "replicas": each}
 
-    def attention_maps(self, parameters: Parameters, examples: int = 3) -> Pixels | None:
-        """Where the model looks in the first validation examples.
+    def attention_maps(self, state: TrainState, examples: int = 3) -> Pixels | None:
+        """Where the first replica that did not fail looks in its first validation examples.
 
         None for a model that has one context for all steps.
         """
         padded, rows = self._examples("validation", None)
-        batch = jax.tree.map(lambda leaf: leaf[: min(examples, rows)], padded)
-        weights = self.reconstruct(parameters, batch).weights
+        first = int(np.argmin(replicas_with(state, Status.FAILED)))
+        shown = min(examples, rows)
+        batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
+        weights = self.reconstruct(parameters_of(state, first), batch).weights
         if weights is None:
             return None
         drawn = weights, batch.alignment, batch.target_length, batch.source_length
         return attention_maps(*map(np.asarray, drawn))
 
-    def _metrics(self, parameters: Parameters, split: str, length: int | None) -> dict[str, Any]:
+    def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
+        """The metrics of each replica; a failed one has no sequences."""
         examples, rows = self._examples(split, length)
-        return _metrics(self._counts(parameters, examples, rows))
+        evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
+        counts = jax.device_get(self._counts(state.parameters, examples, evaluated))
+        return [
+            _metrics({name: np.asarray(count[number]) for name, count in counts.items()})
+            for number in range(len(evaluated))
+        ]
 
-    def _examples(self, split: str, length: int | None) -> tuple[Batch, int]:
-        """Held-out examples, padded to one shape for all lengths, and how many count."""
-        key = stream_key(self._experiment.settings.seed, SPLITS[split])
+    def _examples(self, split: str, length: int | None) -> tuple[Examples, int]:
+        """Held-out examples of each replica, padded to one shape for all lengths.
+
+        Returns:
+          The examples, with a leading axis of replicas, and how many of each count.
+        """
         most, size = self._settings.sequences, self._settings.batch_size
-        examples = self._experiment.task.held_out(split, key, most, length)
-        rows = examples.source.shape[0]
+
+        def draw(seed: Integer[Array, ""]) -> Examples:
+            key = stream_key(seed, SPLITS[split])
+            return vars(self._experiment.task.held_out(split, key, most, length))
+
+        examples = jax.vmap(draw)(replicas(self._experiment.settings).seed)
+        rows = examples["source"].shape[1]
         total = -(-most // size) * size
 
         def pad(leaf: Array) -> Array:
-            return jnp.asarray(np.pad(leaf, [(0, total - rows)] + [(0, 0)] * (leaf.ndim - 1)))
+            widths = [(0, 0), (0, total - rows)] + [(0, 0)] * (leaf.ndim - 2)
+            return jnp.asarray(np.pad(leaf, widths))
 
         return jax.tree.map(pad, examples), rows
 
-    def _count_all(self, parameters: Parameters, examples: Batch, rows: Int[Array, ""]) -> Counts:
+    def _count_all(
+        self, parameters: Parameters, examples: Examples, rows: Int[Array, ""]
+    ) -> Counts:
         """Batch by batch, in one program for any number of rows."""
         size = self._settings.batch_size
 
         def count(batch_number: Array) -> Counts:
             first = batch_number * size
-            batch = jax.tree.map(
-                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), examples
+            batch = Batch(
+                **jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
             )
             counts_row = first + jnp.arange(size) < rows
             return _count(self._reconstruct(parameters, batch), batch, counts_row)
@@ -100,6 +138,11 @@ class Evaluator:
         return jax.lax.fori_loop(
             0, -(-rows // size), lambda n, counts: jax.tree.map(jnp.add, counts, count(n)), start
         )
+
+
+def parameters_of(state: TrainState, replica: int) -> Parameters:
+    """The parameters of one replica, without the axis of replicas."""
+    return jax.tree.map(lambda leaf: leaf[replica], state.parameters)
 
 
 def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
@@ -131,7 +174,7 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
     return counts
 
 
-def _metrics(counts: Counts) -> dict[str, Any]:
+def _metrics(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
     """The ratios of the counts; null where there is nothing to count."""
 
     def share(count: Any, total: Any) -> float | None:

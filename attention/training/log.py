@@ -9,6 +9,7 @@ from tensorboardX import SummaryWriter
 
 from attention.training.files import write_atomically
 from attention.training.settings import Settings
+from attention.training.spread import mean
 
 
 class Log:
@@ -38,10 +39,22 @@ class Log:
         self._lines.close()
         self._writer.close()
 
-    def scalars(self, step: int, name: str, metrics: dict[str, Any]) -> None:
-        """Metrics after `step` updates; `name` groups them (`train`, `validation`, …)."""
-        self._lines.write(json.dumps({"step": step, "kind": name, **metrics}) + "\n")
-        for metric, value in metrics.items():
+    def scalars(self, step: int, name: str, replicas: dict[int, dict[str, Any]]) -> None:
+        """Metrics after `step` updates; `name` groups them (`train`, `validation`, …).
+
+        Each replica gets a line, which says its seed if there are several; TensorBoard gets
+        the mean.
+
+        Args:
+          step: updates completed.
+          name: of the group.
+          replicas: the metrics of each replica, by its seed.
+        """
+        for seed, metrics in replicas.items():
+            which = {"seed": seed} if self._settings.num_seeds > 1 else {}
+            line = {"step": step, "kind": name, **which, **metrics}
+            self._lines.write(json.dumps(line) + "\n")
+        for metric, value in mean(list(replicas.values())).items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{name}/{metric}", value, step)
 

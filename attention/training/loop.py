@@ -1,11 +1,11 @@
 """The training loop: restore, update, log, evaluate, save; and the report at the end."""
 
-import math
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from attention.analysis.figures import save_png
@@ -13,18 +13,23 @@ from attention.tasks.text import Text
 from attention.training.checkpoints import Checkpoints, restore
 from attention.training.checkpoints import steps as saved_steps
 from attention.training.display import Display, describe, report_table
-from attention.training.evaluate import Evaluator
+from attention.training.evaluate import Evaluator, Report
 from attention.training.experiment import Experiment, build, read_source
 from attention.training.interruption import Interruption, noticed_interruptions
 from attention.training.log import Log
+from attention.training.replicas import seeds
 from attention.training.run import Run, default_path, open_for_training
 from attention.training.settings import Settings, TrainSettings
+from attention.training.spread import mean
 from attention.training.state import (
     Metrics,
+    Status,
     TrainState,
     abstract_state,
+    completed,
     initial_state,
     make_train,
+    replicas_with,
 )
 from attention.training.version import code_version
 
@@ -42,11 +47,12 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
       console: where to show progress and results.
 
     Returns:
-      The exit status: 0, or 128 + the signal that interrupted it.
+      The exit status: 0, 1 if some of several replicas failed, or 128 + the signal that
+      interrupted it.
 
     Raises:
       UsageError: the request cannot be met; nothing was written.
-      TrainingError: the loss is no longer finite.
+      TrainingError: the loss is no longer finite, in every replica.
     """
     source = read_source(settings)
     experiment = build(settings, source)
@@ -61,8 +67,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
             if not run.result():
                 console.print("run the same command again to go on")
                 return 128 + interruption.signal
-        _show_result(run, console)
-    return 0
+        return _show_result(run, console)
 
 
 def _train_to_end(
@@ -71,7 +76,7 @@ def _train_to_end(
     """Trains until the run is finished, or saves what there is if interrupted."""
     settings = experiment.settings.train
     state = _restored_or_initial(experiment, run, console)
-    step = int(state.step)
+    step = completed(state)
     with (
         Log(run.path, experiment.settings, step) as log,
         Display(console, settings.steps, step) as display,
@@ -79,25 +84,26 @@ def _train_to_end(
     ):
         session = _Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
-        # A run that was killed between its target and its result has met the target.
-        reached = step > 0 and _is_due(step, settings.eval_every_steps) and session.reached(state)
-        while step < settings.steps and not reached and not interruption.signal:
+        while not _is_over(state, settings) and not interruption.signal:
             state, metrics = train_until(state, experiment.task, next_stop(step, settings))
-            step = int(state.step)
-            is_last = step == settings.steps
-            session.record(step, metrics)
-            if is_last or _is_due(step, settings.eval_every_steps):
-                session.validate(state)
-                reached = session.reached(state)
-            if is_last or reached or _is_due(step, settings.checkpoint_every_steps):
+            step = completed(state)
+            session.record(state, metrics)
+            if step == settings.steps or _is_due(step, settings.eval_every_steps):
+                state = session.validate(state)
+            if _is_over(state, settings) or _is_due(step, settings.checkpoint_every_steps):
                 session.save(state)
             display.restart_clock()
-        if step < settings.steps and not reached:
+        if _is_over(state, settings):
+            session.finish(state)
+        else:
             session.save(state)
             checkpoints.wait()
             display.note(f"{interruption.name} at step {step}: saved in {run.path}")
-        else:
-            session.finish(state, stopped_early=step < settings.steps)
+
+
+def _is_over(state: TrainState, settings: TrainSettings) -> bool:
+    in_training = replicas_with(state, Status.TRAINING)
+    return completed(state) == settings.steps or not in_training.any()
 
 
 def next_stop(step: int, settings: TrainSettings) -> int:
@@ -118,7 +124,7 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
     if not saved_steps(run.checkpoints):
         return initial_state(experiment)
     state = restore(run.checkpoints, abstract_state(experiment))
-    console.print(f"going on from step {int(state.step)}")
+    console.print(f"going on from step {completed(state)}")
     begun_by, now = run.record().get("code_version"), code_version()
     if begun_by != now:
         console.print(f"the run was begun by version {begun_by}; this is {now}", soft_wrap=True)
@@ -141,65 +147,103 @@ class _Session:
         self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
         self._started = time.perf_counter()
-        self._validated: tuple[int, dict[str, Any]] = (-1, {})  # the newest step and its metrics
 
-    def record(self, step: int, metrics: Metrics) -> None:
-        values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient_norm"]):
-            self._checkpoints.wait()
-            saved = saved_steps(self._run.checkpoints)
-            kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
-            raise TrainingError(
-                f"at step {step} the loss is {values['loss']} and the gradient norm"
-                f" {values['gradient_norm']}; {kept}"
-            )
-        self._log.scalars(step, "train", values)
-        self._display.update(step, values)
+    def record(self, state: TrainState, metrics: Metrics) -> None:
+        """Logs updates, and tells which replicas failed in them.
 
-    def validate(self, state: TrainState) -> None:
-        step, report = int(state.step), self._validation(state)
-        self._log.scalars(step, "validation", report)
-        pixels = self._evaluator.attention_maps(state.parameters)
+        Raises:
+          TrainingError: no replica is left.
+        """
+        # All at once: to fetch a number of each replica takes longer than an update of theirs.
+        steps, metrics = jax.device_get((state.step, metrics))
+        step = completed(state)
+        values = {
+            seed: {name: float(value[number]) for name, value in metrics.items()}
+            for number, seed in enumerate(seeds(self._settings))
+            if steps[number] == step  # others stopped before
+        }
+        failed = replicas_with(state, Status.FAILED)
+        failures = {
+            seed: values.pop(seed)
+            for seed, has_failed in zip(seeds(self._settings), failed, strict=True)
+            if has_failed and seed in values
+        }
+        if failures:
+            self._tell(step, failures, nothing_left=bool(failed.all()))
+        if values:
+            self._log.scalars(step, "train", values)
+            self._display.update(step, mean(list(values.values())))
+
+    def _tell(self, step: int, failures: dict[int, dict], *, nothing_left: bool) -> None:
+        first = next(iter(failures.values()))
+        which = (
+            f" with seed {', '.join(map(str, failures))}" if self._settings.num_seeds > 1 else ""
+        )
+        told = (
+            f"at step {step}{which} the loss is {first['loss']} and the gradient norm"
+            f" {first['gradient_norm']}"
+        )
+        if not nothing_left:
+            self._display.note(f"{told}: failed")
+            return
+        self._checkpoints.wait()
+        saved = saved_steps(self._run.checkpoints)
+        kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
+        raise TrainingError(f"{told}; {kept}")
+
+    def validate(self, state: TrainState) -> TrainState:
+        """Evaluates on the validation stream, and stops the replicas that met the target."""
+        step, report = completed(state), self._evaluator.report(state, "validation")
+        self._log.scalars(step, "validation", _by_seed(report))
+        pixels = self._evaluator.attention_maps(state)
         if pixels is not None:
             self._log.image(step, "attention", pixels)
-        self._display.note(f"step {step}: validation  {describe(report)}")
+        self._display.note(f"step {step}: validation  {describe(report['all'])}")
+        return self._without_those_at_target(state, report)
 
-    def reached(self, state: TrainState) -> bool:
-        """Whether the target accuracy is met, if there is one."""
+    def _without_those_at_target(self, state: TrainState, report: Report) -> TrainState:
         target = self._settings.train.stop_at_exact_match
-        return target > 0 and self._validation(state)["exact_match"] >= target
+        if not target:
+            return state
+        reached = [(one["all"]["exact_match"] or 0) >= target for one in report["replicas"]]
+        stops = replicas_with(state, Status.TRAINING) & np.array(reached)
+        status = np.where(stops, np.int32(Status.REACHED), state.status)
+        return replace(state, status=jax.device_put(status, state.status.sharding))
 
     def save(self, state: TrainState) -> None:
         self._log.flush()  # no log may lag behind a checkpoint
         self._checkpoints.save(state)
 
-    def _validation(self, state: TrainState) -> dict[str, Any]:
-        if self._validated[0] != int(state.step):
-            report = self._evaluator.report(state.parameters, "validation")["all"]
-            self._validated = int(state.step), report
-        return self._validated[1]
-
-    def finish(self, state: TrainState, *, stopped_early: bool) -> None:
+    def finish(self, state: TrainState) -> None:
         """Evaluates on the test stream; `result.json`, written last, says the run is finished."""
-        step, parameters = int(state.step), state.parameters
-        report = self._evaluator.report(parameters, "test", self._settings.eval.lengths)
-        self._log.scalars(step, "test", report["all"])
+        step = completed(state)
+        report = self._evaluator.report(state, "test", self._settings.eval.lengths)
+        self._log.scalars(step, "test", _by_seed(report))
         self._log.result(step, report["all"])
         self._log.flush()
-        pixels = self._evaluator.attention_maps(parameters)
+        pixels = self._evaluator.attention_maps(state)
         if pixels is not None:
             save_png(pixels, self._run.path / "attention.png")
         self._run.write("eval.json", {"step": step, **report})
         self._checkpoints.wait()
-        seconds = round(time.perf_counter() - self._started, 2)
-        result = {"step": step, "stopped_early": stopped_early, "seconds": seconds, "test": report}
+        result = {
+            "step": step,
+            "stopped_early": step < self._settings.train.steps,
+            "seconds": round(time.perf_counter() - self._started, 2),
+            "test": report,
+        }
         self._run.write("result.json", result)
+
+
+def _by_seed(report: Report) -> dict[int, dict]:
+    """The metrics of mixed lengths of the replicas that did not fail."""
+    return {one["seed"]: one["all"] for one in report["replicas"] if not one["failed"]}
 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     settings, task = experiment.settings, experiment.task
     console.print(
-        f"{settings.name}: score {settings.score.name}, seed {settings.seed},"
+        f"{settings.name}: score {settings.score.name}, {_told(seeds(settings))},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
         f" {jax.devices()[0].platform}; run {run.path}",
         soft_wrap=True,
@@ -213,7 +257,13 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
         )
 
 
-def _show_result(run: Run, console: Console) -> None:
+def _told(seeds: range) -> str:
+    first, last = seeds[0], seeds[-1]
+    return f"seed {first}" if first == last else f"seeds {first} to {last}"
+
+
+def _show_result(run: Run, console: Console) -> int:
+    """Shows the result of a finished run; the exit status that goes with it."""
     result = run.result()
     assert result is not None
     early = " (target reached early)" if result["stopped_early"] else ""
@@ -224,3 +274,12 @@ def _show_result(run: Run, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    replicas = result["test"]["replicas"]
+    failed = [str(replica["seed"]) for replica in replicas if replica["failed"]]
+    if failed:
+        console.print(
+            f"failed: {len(failed)} of {len(replicas)} replicas (seed {', '.join(failed)}), whose"
+            " loss or gradient was not finite",
+            soft_wrap=True,
+        )
+    return 1 if failed else 0

@@ -1,8 +1,10 @@
 """A trained run, back from its checkpoint: evaluated, or asked to reconstruct a line."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -11,15 +13,19 @@ from attention.tasks.batch import END, PAD, RESERVED
 from attention.tasks.text import Text, decode, encode
 from attention.training import checkpoints
 from attention.training.display import report_table
-from attention.training.evaluate import Evaluator
+from attention.training.evaluate import Evaluator, parameters_of
 from attention.training.experiment import Experiment, build
 from attention.training.run import Run, open_for_evaluation
 from attention.training.settings import UsageError, check_length
-from attention.training.state import TrainState, abstract_state
+from attention.training.state import TrainState, abstract_state, completed
 
 
 def evaluate(
-    workdir: Path, step: int | None, lengths: Sequence[int] | None, console: Console
+    workdir: Path,
+    step: int | None,
+    lengths: Sequence[int] | None,
+    console: Console,
+    replica: int | None = None,
 ) -> None:
     """Evaluates a checkpoint on the test stream, shows the table and writes `eval.json`.
 
@@ -28,26 +34,30 @@ def evaluate(
       step: which checkpoint; None for the newest.
       lengths: which lengths to report beside the mixture; None for those of the config.
       console: where to show the table.
+      replica: which replica, from 0; None for all.
 
     Raises:
-      UsageError: there is no such run, checkpoint or length.
+      UsageError: there is no such run, checkpoint, length or replica.
     """
-    run, experiment, state = _restore(workdir, step, lengths or ())
+    run, experiment, state = _restore(workdir, step, lengths or (), replica)
     if lengths is None:
         lengths = experiment.settings.eval.lengths
-    report = Evaluator(experiment).report(state.parameters, "test", lengths)
-    console.print(report_table(report, f"{workdir}, step {int(state.step)}, test"))
-    run.write("eval.json", {"step": int(state.step), **report})
+    report = Evaluator(experiment).report(state, "test", lengths)
+    which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
+    console.print(report_table(report, f"{workdir}, step {completed(state)}, test{which}"))
+    run.write("eval.json", {"step": completed(state), **report})
 
 
-def reconstruct(workdir: Path, step: int | None, line: str, console: Console) -> None:
-    """Shows what the model makes of a line, and where each output byte looked.
+def reconstruct(
+    workdir: Path, step: int | None, line: str, console: Console, replica: int | None = None
+) -> None:
+    """Shows what the model, the first if there are several, makes of a line, and where it looked.
 
     Raises:
-      UsageError: there is no such run or checkpoint, its task is not text, or the line
-        does not fit.
+      UsageError: there is no such run, checkpoint or replica, its task is not text, or the
+        line does not fit.
     """
-    _, experiment, state = _restore(workdir, step, ())
+    _, experiment, state = _restore(workdir, step, (), replica or 0)
     task = experiment.task
     if not isinstance(task, Text):
         raise UsageError(
@@ -58,7 +68,7 @@ def reconstruct(workdir: Path, step: int | None, line: str, console: Console) ->
         batch = encode(line, task.max_length)
     except ValueError as error:
         raise UsageError(f"--text={line!r}: {error}") from None
-    output = Evaluator(experiment).reconstruct(state.parameters, batch)
+    output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
     tokens = np.asarray(output.tokens[0])
     console.print(f"input   {line}", markup=False, highlight=False)
     console.print(f"output  {decode(tokens)}", markup=False, highlight=False)
@@ -70,13 +80,27 @@ def reconstruct(workdir: Path, step: int | None, line: str, console: Console) ->
 
 
 def _restore(
-    workdir: Path, step: int | None, lengths: Sequence[int]
+    workdir: Path, step: int | None, lengths: Sequence[int], replica: int | None
 ) -> tuple[Run, Experiment, TrainState]:
+    """A run, its experiment and its state; or those of one of its replicas alone."""
     run, settings, source = open_for_evaluation(workdir)
     for length in lengths:
         check_length(settings, length, "--lengths")
+    if replica is not None and not 0 <= replica < settings.num_seeds:
+        raise UsageError(
+            f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_seeds - 1}"
+        )
     experiment = build(settings, source)
-    return run, experiment, checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
+    state = checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
+    if replica is None:
+        return run, experiment, state
+    alone = settings.model_copy(update={"seed": settings.seed + replica, "num_seeds": 1})
+    only = slice(replica, replica + 1)
+    return (
+        run,
+        replace(experiment, settings=alone),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[only], state),
+    )
 
 
 def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Table:

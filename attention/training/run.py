@@ -3,7 +3,7 @@
 config.json     all settings, the hash of the text if there is one, the code's version
 source.txt      the text itself, so that evaluation needs nothing else
 checkpoints/    one directory a step
-metrics.jsonl   one line an evaluation or log, for reading by programs
+metrics.jsonl   one line an evaluation or log (of each replica), for reading by programs
 tensorboard/    the same for people
 attention.png   where the trained model looks, for a few test examples
 eval.json       the newest evaluation
@@ -82,6 +82,8 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
     record = _read_record(path)
     if record is None:
         raise UsageError(f"--workdir={path}: no run here (it has no config.json)")
+    if "num_seeds" not in record["config"]:
+        raise UsageError(f"--workdir={path}: is of an older version, train it anew")
     settings = read_settings(_tuples(record["config"]))
     source = None
     if record["source_sha256"] is not None:

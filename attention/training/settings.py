@@ -156,6 +156,7 @@ class Settings(Section):
 
     name: str = "experiment"
     seed: int = Field(0, ge=0, lt=2**32)
+    num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
     score: ScoreSettings = ScoreSettings()
     task: TaskSettings = Field(CopySettings(), discriminator="name")
     model: ModelSettings = ModelSettings()
@@ -199,6 +200,11 @@ def read_settings(config: dict[str, Any]) -> Settings:
         raise UsageError(
             f"config.model.heads={model.heads}: must divide config.model.dim={model.dim},"
             " the values are split over the heads"
+        )
+    if settings.seed + settings.num_seeds > 2**32:
+        raise UsageError(
+            f"config.num_seeds={settings.num_seeds}: from config.seed={settings.seed} on, the"
+            " last seed would be above 2**32 - 1"
         )
     for length in settings.eval.lengths:
         check_length(settings, length, "config.eval.lengths")

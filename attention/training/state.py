@@ -1,54 +1,83 @@
 """The training state, and one compiled program that makes many updates to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
 from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, Task
 from attention.training.experiment import Experiment, Parameters, schedule
+from attention.training.replicas import Replica, over_replicas, replicas, sharding
 from attention.training.streams import Stream, stream_key
 
-Metrics = dict[str, Float[Array, ""]]
+Metrics = dict[str, Float[Array, "*replicas"]]
+METRICS = ("loss", "gradient_norm", "learning_rate", "token_accuracy", "exact_match")
+
+
+class Status(IntEnum):
+    """Whether a replica is trained on. The numbers are in every checkpoint."""
+
+    TRAINING = 0
+    REACHED = 1  # its target accuracy
+    FAILED = 2  # its loss or gradient was not finite
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that changes in training.
+    """All that changes in training: of one replica, or with a leading axis of replicas.
 
     Attributes:
       step: updates completed.
       parameters: of the model.
       optimizer: the optimizer's own state.
+      status: a number of `Status`.
     """
 
-    step: PyTree  # an integer, on the device, on the host or abstract
+    step: PyTree  # integers, on the device, on the host or abstract
     parameters: Parameters
     optimizer: PyTree
+    status: PyTree  # likewise
 
 
 def initial_state(experiment: Experiment) -> TrainState:
-    """The state before the first update."""
+    """The state of all replicas before the first update."""
 
-    @jax.jit
-    def make() -> TrainState:
-        key = stream_key(experiment.settings.seed, Stream.PARAMETERS)
-        parameters = experiment.initial_parameters(key)
+    def make(replica: Replica) -> TrainState:
+        parameters = experiment.initial_parameters(stream_key(replica.seed, Stream.PARAMETERS))
         return TrainState(
-            jnp.zeros((), jnp.int32), parameters, experiment.optimizer.init(parameters)
+            jnp.zeros((), jnp.int32),
+            parameters,
+            experiment.optimizer.init(parameters),
+            jnp.full((), Status.TRAINING, jnp.int32),
         )
 
-    return make()
+    return jax.jit(over_replicas(make))(replicas(experiment.settings))
 
 
 def abstract_state(experiment: Experiment) -> TrainState:
-    """The shapes and dtypes of a state, at no cost."""
-    return jax.eval_shape(lambda: initial_state(experiment))
+    """The shapes, dtypes and places of the state of all replicas, at no cost."""
+    place = sharding(experiment.settings.num_seeds)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(lambda: initial_state(experiment)),
+    )
+
+
+def completed(state: TrainState) -> int:
+    """Updates completed by the replicas that went furthest, those in training among them."""
+    return int(np.max(state.step))
+
+
+def replicas_with(state: TrainState, status: Status) -> np.ndarray:
+    """For each replica, whether its status is this."""
+    return np.asarray(state.status) == status
 
 
 def make_train(
@@ -57,53 +86,83 @@ def make_train(
     """A compiled function that updates a state until it has completed a number of steps.
 
     The task is an argument, not a constant of the program, because a text may be large.
-    The number of updates is an argument too, so every rhythm of logging and evaluation
-    runs the same program. The state passed in is donated.
+    The number of updates and the seeds are arguments too, so every rhythm of logging and
+    evaluation, and every seed, runs the same program. The state passed in is donated.
 
     Returns:
-      `train(state, task, until)`, which returns the new state and, over its updates, the
-      mean loss and gradient norm, the last learning rate, and the accuracies on the
-      training batch that would come next (teacher-forced).
+      `train(state, task, until)`, which returns the new state and, for each replica, over its
+      updates, the mean loss and gradient norm, the last learning rate, and the accuracies on
+      the training batch that would come next (teacher-forced). A replica that has stopped or
+      failed stays as it is, its metrics are NaN.
     """
+    own = replicas(experiment.settings)
+    train = over_replicas(_train_one(experiment), own=2, unless=_stopped)
+
+    def train_all(
+        own: Replica, state: TrainState, task: Task, until: Array
+    ) -> tuple[TrainState, Metrics]:
+        # The same for all: under vmap, a loop of another length for each would keep or discard
+        # every array in every turn.
+        updates = until - jnp.max(state.step)
+        return train(own, state, task, updates)
+
+    compiled = jax.jit(train_all, donate_argnums=1)
+    return lambda state, task, until: compiled(own, state, task, jnp.asarray(until, jnp.int32))
+
+
+def _train_one(experiment: Experiment) -> Callable:
+    """A function that makes a number of updates to one replica."""
     settings = experiment.settings
-    train_key = stream_key(settings.seed, Stream.TRAIN)
-    dropout_key = stream_key(settings.seed, Stream.DROPOUT)
     learning_rate = schedule(settings.optimizer, settings.train.steps)
 
-    def next_batch(task: Task, step: Array) -> Batch:
-        return task.sample(jax.random.fold_in(train_key, step), settings.train.batch_size)
+    def next_batch(replica: Replica, task: Task, step: Array) -> Batch:
+        key = stream_key(replica.seed, Stream.TRAIN)
+        return task.sample(jax.random.fold_in(key, step), settings.train.batch_size)
 
-    def loss(parameters: Parameters, batch: Batch, step: Array) -> Array:
-        key = jax.random.fold_in(dropout_key, step) if settings.model.dropout else None
+    def loss(parameters: Parameters, replica: Replica, batch: Batch, step: Array) -> Array:
+        key = None
+        if settings.model.dropout:
+            key = jax.random.fold_in(stream_key(replica.seed, Stream.DROPOUT), step)
         return cross_entropy(experiment.model(parameters).logits(batch, key), batch)
 
-    def update(state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
-        batch = next_batch(task, state.step)
-        value, gradient = jax.value_and_grad(loss)(state.parameters, batch, state.step)
+    def update(replica: Replica, state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
+        batch = next_batch(replica, task, state.step)
+        value, gradient = jax.value_and_grad(loss)(state.parameters, replica, batch, state.step)
         updates, optimizer = experiment.optimizer.update(
             gradient, state.optimizer, state.parameters
         )
         parameters = optax.apply_updates(state.parameters, updates)
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, parameters, optimizer), metrics
+        return TrainState(state.step + 1, parameters, optimizer, state.status), metrics
 
-    def train(state: TrainState, task: Task, until: Array) -> tuple[TrainState, Metrics]:
+    def train(
+        replica: Replica, state: TrainState, task: Task, updates: Array
+    ) -> tuple[TrainState, Metrics]:
         def body(_, carry):
             state, sums = carry
-            state, metrics = update(state, task)
+            state, metrics = update(replica, state, task)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         sums = {"loss": jnp.zeros(()), "gradient_norm": jnp.zeros(())}
-        first = state.step
-        state, sums = jax.lax.fori_loop(first, until, body, (state, sums))
-        metrics = jax.tree.map(lambda total: total / (until - first), sums)
+        state, sums = jax.lax.fori_loop(0, updates, body, (state, sums))
+        finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(sums["gradient_norm"])
+        state = replace(state, status=jnp.where(finite, state.status, Status.FAILED))
+        metrics = jax.tree.map(lambda total: total / updates, sums)
         metrics["learning_rate"] = jnp.asarray(learning_rate(state.step - 1))
-        batch = next_batch(task, state.step)
+        batch = next_batch(replica, task, state.step)
         logits = experiment.model(state.parameters).logits(batch)
         return state, metrics | accuracies(logits, batch)
 
-    compiled = jax.jit(train, donate_argnums=0)
-    return lambda state, task, until: compiled(state, task, jnp.asarray(until, jnp.int32))
+    return train
+
+
+def _stopped(
+    replica: Replica, state: TrainState, task: Task, updates: Array
+) -> tuple[Array, tuple[TrainState, Metrics]]:
+    """Whether a replica is no longer in training, and what it then has to show."""
+    del replica, task, updates
+    metrics = {name: jnp.float32(jnp.nan) for name in METRICS}
+    return state.status != Status.TRAINING, (state, metrics)
 
 
 def cross_entropy(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Float[Array, ""]:

@@ -3,7 +3,7 @@
 from enum import IntEnum
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Integer, Key
 
 
 class Stream(IntEnum):
@@ -16,6 +16,6 @@ class Stream(IntEnum):
     TEST = 4
 
 
-def stream_key(seed: int, stream: Stream) -> Key[Array, ""]:
+def stream_key(seed: int | Integer[Array, ""], stream: Stream) -> Key[Array, ""]:
     """The key of a stream; fold in a step or a length for one of its draws."""
     return jax.random.fold_in(jax.random.key(seed), int(stream))

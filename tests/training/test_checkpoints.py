@@ -7,15 +7,22 @@ import pytest
 from small import assert_same_bits
 
 from attention.training.checkpoints import MANIFEST, Checkpoints, restore, steps
+from attention.training.replicas import sharding
 from attention.training.settings import UsageError
-from attention.training.state import TrainState
+from attention.training.state import Status, TrainState, completed
 
 
 def state_of(step):
-    """A state that says at which step it is."""
-    weight = jnp.arange(35, dtype=jnp.float32).reshape(5, 7) + step
-    parameters = {"layer": {"weight": weight, "scalar": jnp.float32(1 / 3)}}
-    return TrainState(jnp.int32(step), parameters, optax.adam(1e-3).init(parameters))
+    """A state of two replicas, one of which stopped before this step."""
+    weight = jnp.arange(70, dtype=jnp.float32).reshape(2, 5, 7) + step
+    parameters = {"layer": {"weight": weight, "scalar": jnp.float32([1 / 3, 1 / 7])}}
+    status = jnp.int32([Status.REACHED, Status.TRAINING])
+    return TrainState(
+        jnp.int32([step // 2, step]),
+        parameters,
+        jax.vmap(optax.adam(1e-3).init)(parameters),
+        status,
+    )
 
 
 def save(directory, state, keep):
@@ -23,7 +30,10 @@ def save(directory, state, keep):
         checkpoints.save(state)
 
 
-LIKE = jax.eval_shape(lambda: state_of(0))
+LIKE = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(2)),
+    jax.eval_shape(lambda: state_of(0)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +96,7 @@ def test_a_state_comes_back_bit_for_bit(two_steps, capfd, step, expected):
 @every_damage
 def test_a_damaged_step_is_passed_over_with_a_warning(saved, capfd, damage):
     damage(saved / "1000")
-    assert int(restore(saved, LIKE).step) == 500
+    assert completed(restore(saved, LIKE)) == 500
     warning = capfd.readouterr().err
     assert f"WARNING: checkpoint {saved / '1000'} is damaged" in warning
     assert warning.count("WARNING") == 1
@@ -125,7 +135,7 @@ def test_what_was_not_committed_is_no_checkpoint(saved):
     (saved / "2000").mkdir()
     (saved / "1000" / MANIFEST).unlink()
     assert steps(saved) == [500]
-    assert int(restore(saved, LIKE).step) == 500
+    assert completed(restore(saved, LIKE)) == 500
 
 
 def test_a_save_replaces_what_a_kill_left(saved):
@@ -133,7 +143,7 @@ def test_a_save_replaces_what_a_kill_left(saved):
     (saved / "1000" / "rubbish").write_text("left over")
     save(saved, state_of(1000), keep=3)
     assert steps(saved) == [500, 1000]
-    assert int(restore(saved, LIKE, 1000).step) == 1000
+    assert completed(restore(saved, LIKE, 1000)) == 1000
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [1500]), (2, [1000, 1500]), (3, [500, 1000, 1500])])

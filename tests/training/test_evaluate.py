@@ -4,13 +4,12 @@ from collections import Counter
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import random_like, small
+from small import replica, small, untrained
 
 from attention.analysis.figures import CELL, GAP, LABEL
 from attention.models.decoders import DECODERS
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
-from attention.training.state import abstract_state
 from attention.training.streams import Stream, stream_key
 
 NULL = {
@@ -24,9 +23,9 @@ NULL = {
 
 
 def make(changes=(), source=None, seed=0, **kinds):
-    """An experiment, and parameters that no training has seen."""
+    """An experiment, and a state that no training has seen."""
     experiment = build(small(changes, **kinds), source)
-    return experiment, random_like(abstract_state(experiment).parameters, seed)
+    return experiment, untrained(experiment, seed)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,9 @@ def text():
     return make(source=b"\n".join(b"%d" % n for n in range(10)), task="text")
 
 
-def shares_one_by_one(experiment, parameters, batch):
-    """The metrics, counted as they are defined."""
-    model = experiment.model(parameters)
+def shares_one_by_one(experiment, state, batch, number=0):
+    """The metrics of a replica, counted as they are defined."""
+    model = experiment.model(replica(state.parameters, number))
     output = model.reconstruct(
         batch.source, batch.source_length, batch.target.shape[1], batch.question
     )
@@ -74,12 +73,12 @@ def shares_one_by_one(experiment, parameters, batch):
 )
 @pytest.mark.parametrize("length", [None, 1, 4])
 def test_the_report_equals_counting_one_by_one(parallel, split, stream, length):
-    experiment, parameters = parallel
-    report = Evaluator(experiment).report(parameters, split, [length] if length else [])
+    experiment, state = parallel
+    report = Evaluator(experiment).report(state, split, [length] if length else [])
     found = report["by_length"][str(length)] if length else report["all"]
     key = stream_key(experiment.settings.seed, stream)
     batch = experiment.task.held_out(split, key, 29, length)
-    expected = shares_one_by_one(experiment, parameters, batch)
+    expected = shares_one_by_one(experiment, state, batch)
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
     assert 0 < found["token_accuracy"] < 1
     assert 0 < found["alignment_accuracy"] < 1
@@ -107,16 +106,16 @@ def test_a_score_of_the_key_alone_does_not_depend_on_the_query(score):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("task", ["duplicate", "selective_copy"])
 def test_source_and_target_may_differ_in_time(task, decoder):
-    experiment, parameters = make({"model.decoder": decoder}, task=task)
+    experiment, state = make({"model.decoder": decoder}, task=task)
     assert experiment.task.source_time != experiment.task.target_time
     evaluator = Evaluator(experiment)
-    found = evaluator.report(parameters, "test", [3])["by_length"]["3"]
+    found = evaluator.report(state, "test", [3])["by_length"]["3"]
     batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 11, 3)
-    pixels = evaluator.attention_maps(parameters, examples=1)
+    pixels = evaluator.attention_maps(state, examples=1)
     if decoder == "pooled":
         assert (found["alignment_accuracy"], pixels) == (None, None)
         return
-    expected = shares_one_by_one(experiment, parameters, batch)
+    expected = shares_one_by_one(experiment, state, batch)
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
     first = experiment.task.held_out("validation", stream_key(0, Stream.VALIDATION), 11)
     steps, tokens = int(first.target_length[0]), int(first.source_length[0])
@@ -125,57 +124,57 @@ def test_source_and_target_may_differ_in_time(task, decoder):
 
 
 def test_the_report_does_not_depend_on_the_batch_size(parallel):
-    experiment, parameters = parallel
+    experiment, state = parallel
     whole = build(small({"eval.sequences": 29, "eval.batch_size": 29}), None)
-    expected = Evaluator(experiment).report(parameters, "test", [2])
-    assert Evaluator(whole).report(parameters, "test", [2]) == expected
+    expected = Evaluator(experiment).report(state, "test", [2])
+    assert Evaluator(whole).report(state, "test", [2]) == expected
 
 
 def test_validation_and_test_are_other_sequences(parallel):
-    experiment, parameters = parallel
+    experiment, state = parallel
     evaluator = Evaluator(experiment)
-    assert evaluator.report(parameters, "validation") != evaluator.report(parameters, "test")
+    assert evaluator.report(state, "validation") != evaluator.report(state, "test")
 
 
 def test_a_model_with_one_context_has_no_alignment():
-    experiment, parameters = make({"model.decoder": "pooled"})
+    experiment, state = make({"model.decoder": "pooled"})
     evaluator = Evaluator(experiment)
-    found = evaluator.report(parameters, "test")["all"]
+    found = evaluator.report(state, "test")["all"]
     assert found["sequences"] == 11
     assert found["token_accuracy"] is not None
     assert found["alignment_accuracy"] is None
     assert found["alignment_accuracy_by_head"] is None
     assert found["query_dependence"] is None
-    assert evaluator.attention_maps(parameters) is None
+    assert evaluator.attention_maps(state) is None
 
 
 def test_a_length_that_no_held_out_line_has_is_null(text):
-    experiment, parameters = text
-    report = Evaluator(experiment).report(parameters, "test", [1, 3])
+    experiment, state = text
+    report = Evaluator(experiment).report(state, "test", [1, 3])
     assert report["by_length"]["3"] == NULL
     assert report["by_length"]["1"] == report["all"] != NULL
 
 
 def test_evaluation_does_not_see_the_target():
-    experiment, parameters = make({"model.decoder": "gru"})
+    experiment, state = make({"model.decoder": "gru"})
     batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 5)
     other = dataclasses.replace(batch, target=jnp.full_like(batch.target, 3))
-    reconstruct = Evaluator(experiment).reconstruct
+    reconstruct, alone = Evaluator(experiment).reconstruct, replica(state.parameters, 0)
     np.testing.assert_array_equal(
-        reconstruct(parameters, other).tokens, reconstruct(parameters, batch).tokens
+        reconstruct(alone, other).tokens, reconstruct(alone, batch).tokens
     )
 
 
 def test_there_is_a_map_an_example_and_head(parallel):
-    experiment, parameters = parallel
+    experiment, state = parallel
     evaluator = Evaluator(experiment)
-    one, three = (evaluator.attention_maps(parameters, examples=n) for n in (1, 3))
+    one, three = (evaluator.attention_maps(state, examples=n) for n in (1, 3))
     assert one.shape[1] > 2 * CELL
     assert three.shape[0] > 2 * one.shape[0]
 
 
 def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
-    experiment, parameters = text
+    experiment, state = text
     evaluator = Evaluator(experiment)
-    one, three = (evaluator.attention_maps(parameters, examples=n) for n in (1, 3))
+    one, three = (evaluator.attention_maps(state, examples=n) for n in (1, 3))
     np.testing.assert_array_equal(three, one)

@@ -34,7 +34,7 @@ def written(tmp_path_factory):
     """A log with everything in it."""
     path = tmp_path_factory.mktemp("log")
     with Log(path, small(), 0) as log:
-        log.scalars(5, "train", {"loss": 0.25, "nothing": None})
+        log.scalars(5, "train", {0: {"loss": 0.25, "nothing": None}})
         log.image(5, "attention", np.full((3, 7, 3), 11, np.uint8))
         log.result(5, {"exact_match": 0.5, "by_head": [1.0], "nothing": None})
     return path
@@ -42,6 +42,16 @@ def written(tmp_path_factory):
 
 def test_metrics_are_lines_of_json(written):
     assert lines(written) == [{"step": 5, "kind": "train", "loss": 0.25, "nothing": None}]
+
+
+def test_several_seeds_have_a_line_each_and_their_mean_in_tensorboard(tmp_path):
+    with Log(tmp_path, small({"num_seeds": 2}), 0) as log:
+        log.scalars(5, "train", {3: {"loss": 0.25}, 4: {"loss": 0.75}})
+    assert lines(tmp_path) == [
+        {"step": 5, "kind": "train", "seed": 3, "loss": 0.25},
+        {"step": 5, "kind": "train", "seed": 4, "loss": 0.75},
+    ]
+    assert [v.simple_value for tag, _, v in summaries(tmp_path) if tag == "train/loss"] == [0.5]
 
 
 def test_tensorboard_has_the_scalars(written):
@@ -74,24 +84,24 @@ def test_tensorboard_has_the_hyper_parameters_beside_the_result(written):
 def test_what_a_killed_run_logged_beyond_its_checkpoint_is_dropped(tmp_path):
     with Log(tmp_path, small(), 0) as log:
         for step in (5, 10, 15):
-            log.scalars(step, "train", {"loss": float(step)})
+            log.scalars(step, "train", {0: {"loss": float(step)}})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "kind": "tr')
     with Log(tmp_path, small(), 10) as log:
-        log.scalars(12, "train", {"loss": 12.0})
+        log.scalars(12, "train", {0: {"loss": 12.0}})
     assert [line["step"] for line in lines(tmp_path)] == [5, 10, 12]
 
 
 def test_a_half_written_line_is_dropped_also_if_it_is_the_only_one(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 3')
     with Log(tmp_path, small(), 10) as log:
-        log.scalars(11, "train", {})
+        log.scalars(11, "train", {0: {}})
     assert lines(tmp_path) == [{"step": 11, "kind": "train"}]
 
 
 def test_everything_is_on_disk_after_a_flush(tmp_path):
     with Log(tmp_path, small(), 0) as log:
-        log.scalars(5, "train", {"loss": 0.25})
+        log.scalars(5, "train", {0: {"loss": 0.25}})
         log.flush()
         assert [line["step"] for line in lines(tmp_path)] == [5]
         assert "train/loss" in {tag for tag, _, _ in summaries(tmp_path)}

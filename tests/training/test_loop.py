@@ -1,5 +1,6 @@
 import json
 import signal
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from attention.training.experiment import build
 from attention.training.loop import TrainingError, next_stop
 from attention.training.run import default_path
 from attention.training.settings import TrainSettings
-from attention.training.state import abstract_state
+from attention.training.state import abstract_state, completed
 
 # One symbol and one length: nothing is easier to learn.
 EASY = small(
@@ -88,7 +89,7 @@ def test_a_run_logs_evaluates_and_saves_in_its_rhythm_and_at_the_end(finished):
 
 
 def test_the_final_step_of_a_run_is_saved(finished, settings):
-    assert int(final_state(finished, settings).step) == settings.train.steps
+    assert completed(final_state(finished, settings)) == settings.train.steps
 
 
 def test_the_learning_rate_in_the_log_is_that_of_the_update(finished, settings):
@@ -178,10 +179,103 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_what_was_saved(tmp_pa
         train_quietly(settings, tmp_path / "run")
     step = int(str(e.value).rpartition(" ")[2])
     state = final_state(tmp_path / "run", settings)
-    assert step == int(state.step) > 0
+    assert step == completed(state) > 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.parameters))
     assert not (tmp_path / "run" / "result.json").exists()
     assert [line["step"] for line in metrics(tmp_path / "run", "train")][-1] == step
+
+
+# Several seeds
+
+
+THREE = EASY.model_copy(update={"num_seeds": 3})
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """The directory of a run whose three replicas reach their target at steps of their own."""
+    path = tmp_path_factory.mktemp("runs") / "three"
+    return path, train_quietly(THREE, path)
+
+
+def replicas_of(path):
+    return json.loads((path / "result.json").read_text())["test"]["replicas"]
+
+
+def test_every_replica_stops_where_it_would_alone(three, stopped_early, tmp_path):
+    path, (status, shown) = three
+    assert status == 0
+    assert "seeds 0 to 2" in shown
+    assert "mean ± sd of 3 seeds" in " ".join(shown.split())
+    steps = [one["step"] for one in replicas_of(path)]
+    assert len(set(steps)) > 1
+    assert max(steps) < THREE.train.steps
+    assert replicas_of(path)[0] == replicas_of(stopped_early[0])[0]
+    for number, step in enumerate(steps):
+        lines = [line for line in metrics(path, "train") if line["seed"] == number]
+        assert [line["step"] for line in lines][-1] == step
+    assert checkpoints.steps(path / "checkpoints") == [max(steps)]
+
+
+def test_a_replica_that_stopped_stays_stopped_when_the_run_is_killed_and_goes_on(
+    three, tmp_path, at_step
+):
+    steps = [one["step"] for one in replicas_of(three[0])]
+    between = max(steps) - 5
+    assert min(steps) < between
+    at_step(between, lambda: signal.raise_signal(signal.SIGINT))
+    assert train_quietly(THREE, tmp_path / "run")[0] == 130
+    assert train_quietly(THREE, tmp_path / "run")[0] == 0
+    assert_same_run(tmp_path / "run", three[0], THREE)
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """Gives some replicas parameters that are not finite to begin with."""
+    original = loop.initial_state
+
+    def spoil(*numbers):
+        def initial_state(experiment):
+            state = original(experiment)
+            nan = jax.tree.map(lambda x: x.at[np.array(numbers)].set(np.nan), state.parameters)
+            return replace(state, parameters=nan)
+
+        monkeypatch.setattr(loop, "initial_state", initial_state)
+
+    return spoil
+
+
+def test_a_run_with_a_failed_replica_finishes_the_others_and_says_so(spoilt, tmp_path, at_step):
+    settings = small({"num_seeds": 3, "seed": 7})
+    spoilt(1)
+    at_step(10, lambda: signal.raise_signal(signal.SIGINT))
+    status, shown = train_quietly(settings, tmp_path / "run")
+    assert status == 130
+    assert "at step 4 with seed 8 the loss is nan and the gradient norm nan: failed" in shown
+    status, shown = train_quietly(settings, tmp_path / "run")
+    assert status == 1
+    assert "going on from step 10" in shown
+    assert "at step 4" not in shown
+    assert "failed: 1 of 3 replicas (seed 8), whose loss or gradient was not finite" in shown
+    assert "mean ± sd of 2 seeds (1 failed, left out)" in " ".join(shown.split())
+    found = replicas_of(tmp_path / "run")
+    assert [(one["seed"], one["step"], one["failed"]) for one in found] == [
+        (7, 13, False),
+        (8, 4, True),
+        (9, 13, False),
+    ]
+    assert {line["seed"] for line in metrics(tmp_path / "run", "test")} == {7, 9}
+    assert 8 not in {line["seed"] for line in metrics(tmp_path / "run", "train")}
+    status, shown = train_quietly(settings, tmp_path / "run")
+    assert status == 1
+    assert "nothing to do" in shown
+
+
+def test_training_cannot_go_on_when_every_replica_failed(spoilt, tmp_path):
+    spoilt(0, 1, 2)
+    with pytest.raises(TrainingError, match=r"^at step 4 with seed 0, 1, 2 the loss is nan "):
+        train_quietly(small({"num_seeds": 3}), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 # Interrupted

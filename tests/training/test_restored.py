@@ -4,7 +4,7 @@ import json
 import jax.numpy as jnp
 import pytest
 from rich.console import Console
-from small import copy_of, files
+from small import copy_of, files, train_quietly
 
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.text import encode
@@ -57,6 +57,50 @@ def test_a_step_can_be_chosen(finished, tmp_path):
     run = copy_of(finished, tmp_path)
     shown_by(evaluate, run, 12, None)
     assert evaluation(run)["step"] == 12
+
+
+@pytest.fixture(scope="module")
+def two_seeds(text_settings, tmp_path_factory):
+    """The directory of a run of two replicas on a text."""
+    path = tmp_path_factory.mktemp("runs") / "two"
+    train_quietly(text_settings.model_copy(update={"seed": 5, "num_seeds": 2}), path)
+    return path
+
+
+def test_one_of_several_replicas_can_be_evaluated(two_seeds, tmp_path):
+    run = copy_of(two_seeds, tmp_path)
+    whole = evaluation(run)
+    shown = shown_by(evaluate, run, None, None)
+    assert evaluation(run) == whole
+    assert f"{run}, step 2, test, mean ± sd of 2 seeds" in " ".join(shown.split())
+    share, deviation = (part["all"]["token_accuracy"] for part in (whole, whole["sd"]))
+    assert f"{share:.4f} ± {deviation:.4f}" in shown
+
+    console = Console(file=io.StringIO(), width=200)
+    evaluate(run, None, None, console, replica=1)
+    shown = " ".join(console.file.getvalue().split())
+    assert "step 2, test, replica 1 (seed 6)" in shown
+    assert "±" not in shown
+    assert evaluation(run)["replicas"] == [whole["replicas"][1]]
+    assert evaluation(run)["all"] == whole["replicas"][1]["all"]
+
+
+def test_one_of_several_replicas_can_be_asked_to_reconstruct(two_seeds):
+    def shown(*replica):
+        console = Console(file=io.StringIO(), width=200)
+        reconstruct(two_seeds, None, "née 1", console, *replica)
+        return console.file.getvalue()
+
+    assert shown() == shown(0) != shown(1)
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_replica_that_is_not_there_is_refused(two_seeds, number):
+    console = Console(file=io.StringIO())
+    with pytest.raises(UsageError, match=rf"^--replica={number}: the replicas of .* are 0 to 1$"):
+        evaluate(two_seeds, None, None, console, replica=number)
+    with pytest.raises(UsageError, match=rf"^--replica={number}: "):
+        reconstruct(two_seeds, None, "née 1", console, number)
 
 
 @pytest.mark.parametrize(

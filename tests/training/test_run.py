@@ -149,6 +149,17 @@ def test_a_run_records_the_version_of_the_code(tmp_path):
     assert record["code_version"] == code_version() != ""
 
 
+def test_a_run_of_a_version_without_replicas_is_refused(tmp_path):
+    enter(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["config"]["num_seeds"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=rf"^--workdir={tmp_path}: is of an older version"):
+        open_for_evaluation(tmp_path)
+    with pytest.raises(UsageError, match=r"config\.num_seeds: None there, 1 now"):
+        enter(tmp_path)
+
+
 def test_a_run_goes_on_with_other_code(tmp_path):
     enter(tmp_path)
     record = json.loads((tmp_path / "config.json").read_text())

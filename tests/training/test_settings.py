@@ -18,6 +18,8 @@ LENGTHS = small().task.max_length
 BAD_VALUES = [
     ("seed", -1),
     ("seed", 2**32),
+    ("num_seeds", 0),
+    ("num_seeds", 2.0),
     ("score.name", 3),
     ("task.symbols", 0),
     ("task.max_length", 0),
@@ -109,6 +111,12 @@ def test_every_bad_value_is_told_at_once():
     config["model"]["dropout"] = 1.5
     with pytest.raises(UsageError, match=r"config\.model\.dropout=1\.5: .*train\.steps=-5: "):
         read_settings(config)
+
+
+def test_the_last_seed_is_a_seed():
+    assert small({"seed": 2**32 - 3, "num_seeds": 3}).num_seeds == 3
+    with pytest.raises(UsageError, match=r"^config\.num_seeds=4: from config\.seed=4294967293 "):
+        small({"seed": 2**32 - 3, "num_seeds": 4})
 
 
 def test_heads_must_divide_dim():

@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from small import assert_same_bits, random_like, small
+from small import assert_same_bits, replica, small, untrained
 
 from attention.tasks.batch import reconstruction
 from attention.training.experiment import build
 from attention.training.state import (
-    TrainState,
     abstract_state,
     accuracies,
+    completed,
     cross_entropy,
     initial_state,
     make_train,
@@ -55,7 +55,7 @@ def test_updates_are_the_same_in_chunks_of_any_size(experiment, train, start, st
     state = start()
     for until in stops:
         state, _ = train(state, experiment.task, until)
-    assert int(state.step) == UNTIL
+    assert completed(state) == UNTIL
     assert_same_bits(state, step_by_step[0])
 
 
@@ -64,9 +64,9 @@ def test_metrics_of_a_chunk_are_the_mean_over_its_updates(
     experiment, train, start, step_by_step, name
 ):
     _, metrics = train(start(), experiment.task, UNTIL)
-    single = [float(m[name]) for m in step_by_step[1]]
+    single = [m[name].item() for m in step_by_step[1]]
     assert len(set(single)) == UNTIL
-    assert float(metrics[name]) == pytest.approx(np.mean(single), rel=1e-5)
+    assert metrics[name].item() == pytest.approx(np.mean(single), rel=1e-5)
 
 
 def test_every_update_changes_every_parameter(start, step_by_step):
@@ -94,27 +94,28 @@ def test_an_update_is_a_step_of_the_optimizer_on_the_batch_of_its_step():
         return cross_entropy(logits, batch_of(step))
 
     train = make_train(experiment)
-    parameters = random_like(abstract_state(experiment).parameters)
-    state = TrainState(jnp.int32(0), parameters, experiment.optimizer.init(parameters))
+    state = untrained(experiment)
     for step in range(2):
-        before = jax.tree.map(np.asarray, state.parameters)
+        before = replica(state.parameters, 0)
         loss, gradient = loss_of(before, step)
         state, metrics = train(state, experiment.task, step + 1)
-        assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+        assert metrics["loss"].item() == pytest.approx(float(loss), rel=1e-5)
         norm = float(optax.tree.norm(gradient))
-        assert float(metrics["gradient_norm"]) == pytest.approx(norm, rel=1e-4)
+        assert metrics["gradient_norm"].item() == pytest.approx(norm, rel=1e-4)
         expected = jax.tree.map(lambda old, slope: old - 0.5 * slope, before, gradient)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.parameters, expected
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+            replica(state.parameters, 0),
+            expected,
         )
 
-    without_dropout = experiment.model(state.parameters).logits(batch_of(2))
+    without_dropout = experiment.model(replica(state.parameters, 0)).logits(batch_of(2))
     for name, value in accuracies(without_dropout, batch_of(2)).items():
-        assert float(metrics[name]) == pytest.approx(float(value))
+        assert metrics[name].item() == pytest.approx(float(value))
 
 
 def test_the_initial_state_is_that_of_the_seed(experiment, settings, start):
-    assert int(start().step) == 0
+    assert completed(start()) == 0
     assert_same_bits(initial_state(experiment), start())
     other = build(settings.model_copy(update={"seed": 1}), None)
     embeddings = [s.parameters["encoder"]["embedding"] for s in (initial_state(other), start())]

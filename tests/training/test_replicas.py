@@ -1,0 +1,199 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import assert_same_bits, replica, small
+
+from attention.training import checkpoints, replicas
+from attention.training.evaluate import Evaluator
+from attention.training.experiment import build
+from attention.training.replicas import over_replicas
+from attention.training.state import (
+    Status,
+    abstract_state,
+    initial_state,
+    make_train,
+    replicas_with,
+)
+
+SEED, COUNT, UNTIL = 5, 3, 7
+
+
+@pytest.fixture(scope="module")
+def several(settings):
+    return build(settings.model_copy(update={"seed": SEED, "num_seeds": COUNT}), None)
+
+
+def trained(experiment, *stops):
+    """The state after the last of these steps, and the metrics that came with it."""
+    train, state = make_train(experiment), initial_state(experiment)
+    for until in stops:
+        state, metrics = train(state, experiment.task, until)
+    return state, metrics
+
+
+@pytest.fixture(scope="module")
+def together(several):
+    return trained(several, 2, UNTIL)
+
+
+@pytest.fixture(scope="module")
+def alone(settings):
+    """State, metrics and report of each seed, trained alone."""
+    runs = []
+    for seed in range(SEED, SEED + COUNT):
+        experiment = build(settings.model_copy(update={"seed": seed}), None)
+        state, metrics = trained(experiment, 2, UNTIL)
+        runs.append((state, metrics, Evaluator(experiment).report(state, "test", [3])))
+    return runs
+
+
+def assert_close(actual, expected, **tolerance):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **tolerance),
+        jax.device_get(actual),
+        jax.device_get(expected),
+    )
+
+
+def test_every_replica_is_the_run_of_its_seed_to_the_last_bit(together, alone):
+    for number, (state, metrics, _) in enumerate(alone):
+        assert_same_bits(replica(together[0], number), replica(state, 0))
+        assert_same_bits(replica(together[1], number), replica(metrics, 0))
+
+
+def test_every_replica_is_evaluated_on_the_sequences_of_its_seed(several, together, alone):
+    report = Evaluator(several).report(together[0], "test", [3])
+    found = report["replicas"]
+    assert found == [run["replicas"][0] for _, _, run in alone]
+    assert [one["seed"] for one in found] == [5, 6, 7]
+    shares = [one["by_length"]["3"]["token_accuracy"] for one in found]
+    assert len(set(shares)) == COUNT
+    assert report["by_length"]["3"]["token_accuracy"] == pytest.approx(np.mean(shares))
+    deviation = report["sd"]["by_length"]["3"]["token_accuracy"]
+    assert deviation == pytest.approx(np.std(shares, ddof=1))
+
+
+def test_one_replica_has_no_standard_deviation(alone):
+    _, _, report = alone[1]
+    (only,) = report["replicas"]
+    assert (only["seed"], only["step"], only["failed"]) == (6, UNTIL, False)
+    assert {name: only[name] for name in ("all", "by_length")} == {
+        name: value for name, value in report.items() if name != "replicas"
+    }
+
+
+def test_side_by_side_they_make_the_same_updates_to_rounding(several, together, monkeypatch):
+    """As on an accelerator."""
+    monkeypatch.setattr(replicas, "takes_turns", lambda: False)
+    state, metrics = trained(several, 2, UNTIL)
+    assert_close(state, together[0], atol=1e-5)
+    assert_close(metrics, together[1], rtol=1e-3)
+    report = Evaluator(several).report(state, "test")
+    assert report["all"]["token_accuracy"] == pytest.approx(
+        Evaluator(several).report(together[0], "test")["all"]["token_accuracy"]
+    )
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+def test_a_replica_that_stopped_stays_as_it_is(several, monkeypatch, takes_turns):
+    monkeypatch.setattr(replicas, "takes_turns", lambda: takes_turns)
+    train = make_train(several)
+    state, _ = train(initial_state(several), several.task, 2)
+    state = replace(state, status=jnp.int32([Status.REACHED, Status.TRAINING, Status.FAILED]))
+    before = jax.tree.map(np.asarray, state)
+    state, metrics = train(state, several.task, UNTIL)
+    for number in (0, 2):
+        assert_same_bits(replica(state, number), replica(before, number))
+    np.testing.assert_array_equal(state.step, [2, UNTIL, 2])
+    for value in metrics.values():
+        np.testing.assert_array_equal(np.isfinite(value), [False, True, False])
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+def test_a_replica_fails_alone(several, together, monkeypatch, takes_turns):
+    monkeypatch.setattr(replicas, "takes_turns", lambda: takes_turns)
+    state = initial_state(several)
+    spoilt = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.parameters)
+    train, state = make_train(several), replace(state, parameters=spoilt)
+    for until in (2, UNTIL):
+        state, _ = train(state, several.task, until)
+    np.testing.assert_array_equal(replicas_with(state, Status.FAILED), [True, False, False])
+    np.testing.assert_array_equal(state.step, [2, UNTIL, UNTIL])
+    for number in (1, 2):
+        assert_close(replica(state, number), replica(together[0], number), atol=1e-5)
+
+    report = Evaluator(several).report(state, "test")
+    failed, *rest = report["replicas"]
+    assert failed["failed"]
+    assert (failed["all"]["sequences"], failed["all"]["exact_match"]) == (0, None)
+    assert report["all"]["token_accuracy"] == pytest.approx(
+        np.mean([one["all"]["token_accuracy"] for one in rest])
+    )
+    assert Evaluator(several).attention_maps(state) is not None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_lifted_function_sees_its_own_then_what_is_shared(count):
+    own = np.arange(1.0, count + 1), np.arange(2.0, 2 * count + 2, 2)
+
+    def of_one(a, b, shared):
+        assert (a.shape, b.shape) == ((), ())
+        return {"sum": a + b + shared[1]}
+
+    found = jax.jit(over_replicas(of_one, own=2))(*own, np.array([5.0, 7.0]))
+    np.testing.assert_array_equal(found["sum"], own[0] + own[1] + 7)
+
+
+@pytest.mark.parametrize("takes_turns", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_replica_that_is_left_out_leaves_the_loops_of_the_others_alone(
+    monkeypatch, count, takes_turns
+):
+    monkeypatch.setattr(replicas, "takes_turns", lambda: takes_turns)
+
+    def of_one(x, turns):
+        return jax.lax.fori_loop(0, turns, lambda _, x: 2 * x, x)
+
+    lifted = over_replicas(of_one, unless=lambda x, turns: (x == 5, -x))
+    own = np.array([3.0, 5.0, 7.0])[:count]
+    np.testing.assert_array_equal(jax.jit(lifted)(own, 2), np.array([12, -5, 28])[:count])
+    program = str(jax.make_jaxpr(lifted)(own, 2))
+    assert "bool[] = lt" in program  # one number of turns for all
+    assert "bool[3] = lt" not in program
+
+
+ON_TWO_DEVICES = """
+import json, sys
+from pathlib import Path
+import jax
+from small import small, train_quietly
+assert len(jax.devices()) == 2
+status, _ = train_quietly(small(json.loads(sys.argv[1])), Path(sys.argv[2]))
+sys.exit(status)
+"""
+
+
+def test_on_two_devices_replicas_are_shared_out_and_the_numbers_are_the_same(tmp_path):
+    changes = {"num_seeds": 6, "train.steps": 3, "train.stop_at_exact_match": 1.0}
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+    path = [os.path.dirname(__file__) + "/..", *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_TWO_DEVICES, json.dumps(changes), str(tmp_path)],
+        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    experiment = build(small(changes), None)
+    here, _ = trained(experiment, 3)
+    there = checkpoints.restore(tmp_path / "checkpoints", abstract_state(experiment))
+    assert_close(there, here, atol=1e-6)
+    report = json.loads((tmp_path / "result.json").read_text())["test"]
+    assert report == Evaluator(experiment).report(here, "test")
