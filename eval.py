@@ -1,7 +1,8 @@
 """Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
 
 The config and the data travel with the run; nothing else is needed. With `--text`, a
-run of `configs/text.py` reconstructs that line instead.
+run of `configs/text.py` reconstructs that line instead, and one of `configs/cmudict.py`
+pronounces that word.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from attention.training.settings import UsageError
 WORKDIR = flags.DEFINE_string("workdir", None, "the run, such as runs/copy-mlp")
 STEP = flags.DEFINE_integer("step", None, "which checkpoint (default: the newest)")
 LENGTHS = flags.DEFINE_string("lengths", None, "lengths to report, such as 8,16,32")
-TEXT = flags.DEFINE_string("text", None, "a line to reconstruct")
+TEXT = flags.DEFINE_string("text", None, "a line to reconstruct, or a word to pronounce")
 
 
 def main() -> int:

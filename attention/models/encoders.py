@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from attention.tasks.batch import Source
+
 Mixer = Literal["none", "feedforward", "gru"]
 
 
@@ -46,17 +48,20 @@ class Encoder(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "batch time"],
+        source: Source,
         mask: Bool[Array, "batch time"],
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch time dim"]:
         """The memory; `mask` is `True` at the tokens that count."""
-        memory = self.embedding[...][tokens]
+        memory = self._embed(source)
         if self.positions is not None:
             memory = memory + self.positions[...][None]
         if self.mixer is not None:
             memory = self.mixer(memory, mask)
         return self.dropout(memory, deterministic=dropout_key is None, rngs=dropout_key)
+
+    def _embed(self, source: Int[Array, "batch time"]) -> Float[Array, "batch time dim"]:
+        return self.embedding[...][source]
 
 
 class FeedForward(nnx.Module):

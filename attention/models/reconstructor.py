@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from attention.models.decoders import Decoder
 from attention.models.encoders import Encoder
 from attention.pytrees import register_dataclass
-from attention.tasks.batch import END, PAD, Batch, before
+from attention.tasks.batch import END, PAD, Batch, Source, before
 
 
 @register_dataclass
@@ -41,9 +41,7 @@ class Reconstructor(nnx.Module):
         memory = self._memory(batch.source, batch.source_length, dropout_key)
         return self.decoder.logits(memory, batch.source_length, batch.target)
 
-    def reconstruct(
-        self, source: Int[Array, "batch time"], source_length: Int[Array, " batch"]
-    ) -> Reconstruction:
+    def reconstruct(self, source: Source, source_length: Int[Array, " batch"]) -> Reconstruction:
         """The output for a source, by the decoder's own choices; it decides where to stop."""
         memory = self._memory(source, source_length, None)
         tokens, weights = self.decoder.greedy(memory, source_length)

@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+# Of tasks where several outputs are right.
+ERROR_RATES = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+
 
 class Display:
     """Progress of a run. Use as a context manager.
@@ -72,6 +75,7 @@ def describe(metrics: dict[str, Any]) -> str:
         "token_accuracy": "tokens",
         "exact_match": "exact",
         "alignment_accuracy": "alignment",
+        **ERROR_RATES,
     }
     return "  ".join(
         f"{word} {metrics[name]:.4f}"
@@ -86,11 +90,14 @@ def report_table(report: dict[str, Any], title: str) -> Table:
     table.add_column("length")
     rows = [("all", report["all"]), *report["by_length"].items()]
     heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row in rows)
+    rates = [name for name in ERROR_RATES if name in report["all"]]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
+    columns += [ERROR_RATES[name] for name in rates]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right")
     for name, row in rows:
         shares = [row["token_accuracy"], row["exact_match"], row["alignment_accuracy"]]
+        shares += [row[name] for name in rates]
         by_head = (row["alignment_accuracy_by_head"] or []) if heads > 1 else []
         table.add_row(name, str(row["sequences"]), *map(_share, shares + by_head))
     return table

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from attention.analysis.figures import Pixels, attention_maps
+from attention.analysis.error_rates import error_counts
+from attention.analysis.figures import Pixels, attention_maps, pooling_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
+from attention.tasks.digits import Digits
 from attention.training.experiment import Experiment, Parameters
 from attention.training.streams import Stream, stream_key
 
@@ -53,8 +55,11 @@ class Evaluator:
     def attention_maps(self, parameters: Parameters, examples: int = 3) -> Pixels | None:
         """Where the model looks in the first validation examples.
 
-        None for a model that has one context for all steps.
+        Of images, thrice as many. None for a model that has one context for all steps.
         """
+        task = self._experiment.task
+        if isinstance(task, Digits):
+            return self._pooling_maps(parameters, task, 3 * examples)
         padded, rows = self._examples("validation", None)
         batch = jax.tree.map(lambda leaf: leaf[: min(examples, rows)], padded)
         weights = self.reconstruct(parameters, batch).weights
@@ -62,6 +67,13 @@ class Evaluator:
             return None
         drawn = weights, batch.alignment, batch.target_length, batch.source_length
         return attention_maps(*map(np.asarray, drawn))
+
+    def _pooling_maps(self, parameters: Parameters, task: Digits, examples: int) -> Pixels:
+        batch = task.held_out("validation", jax.random.key(0), examples)
+        weights = self.reconstruct(parameters, batch).weights
+        assert weights is not None
+        patches = weights[:, :, 0].reshape(*weights.shape[:2], *task.grid)
+        return pooling_maps(np.asarray(task.images(batch.source)), np.asarray(patches))
 
     def _metrics(self, parameters: Parameters, split: str, length: int | None) -> dict[str, Any]:
         examples, rows = self._examples(split, length)
@@ -108,7 +120,8 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
       included. `tokens`, the target tokens, and how many of them are `right`: the output
       has them in their place. `aligned`, where the model has an alignment: target tokens
       whose largest weight lies on the gold source token, first for the mean of the heads,
-      then for each head.
+      then for each head; `alignable`, the target tokens that have a gold source token. And
+      the `error_counts`, where there are references.
     """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
@@ -123,6 +136,9 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
         looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
         on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
         counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
+        counts["alignable"] = jnp.sum(counts_token & (batch.alignment >= 0))
+    if batch.references is not None:
+        counts |= error_counts(output.tokens, batch.references, counts_row)
     return counts
 
 
@@ -133,14 +149,18 @@ def _metrics(counts: Counts) -> dict[str, Any]:
         return int(count) / int(total) if int(total) else None
 
     tokens = counts["tokens"]
-    aligned = [share(count, tokens) for count in np.asarray(counts.get("aligned", []))]
-    return {
+    aligned = [share(n, counts["alignable"]) for n in np.asarray(counts.get("aligned", []))]
+    metrics = {
         "sequences": int(counts["sequences"]),
         "token_accuracy": share(counts["right"], tokens),
         "exact_match": share(counts["exact"], counts["sequences"]),
         "alignment_accuracy": aligned[0] if aligned else None,
         "alignment_accuracy_by_head": aligned[1:] if aligned else None,
     }
+    if "edits" in counts:
+        metrics["phoneme_error_rate"] = share(counts["edits"], counts["reference_symbols"])
+        metrics["word_error_rate"] = share(counts["missed"], counts["sequences"])
+    return metrics
 
 
 def _with_mean(

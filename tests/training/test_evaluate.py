@@ -3,10 +3,13 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import random_like, small
+from small import DICTIONARY, IMAGES, random_like, small
 
 from attention.analysis.figures import CELL, GAP, LABEL
 from attention.models.decoders import DECODERS
+from attention.models.reconstructor import Reconstruction
+from attention.tasks.batch import END, PAD
+from attention.tasks.pronunciation import PHONEMES
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
 from attention.training.state import abstract_state
@@ -150,3 +153,50 @@ def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
     evaluator = Evaluator(experiment)
     one, three = (evaluator.attention_maps(parameters, examples=n) for n in (1, 3))
     np.testing.assert_array_equal(three, one)
+
+
+# Tasks without a gold alignment
+
+
+def test_pronunciations_have_error_rates_and_no_alignment(monkeypatch):
+    """The one test word is `four`: of F AO R and F AO ER the nearest to F AO N ER is the latter."""
+    experiment, parameters = make({"model.decoder": "gru"}, DICTIONARY, task="cmudict")
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(parameters, "test")["all"]
+    assert (found["sequences"], found["alignment_accuracy"]) == (1, None)
+    assert found["alignment_accuracy_by_head"] == [None, None]
+    assert found["word_error_rate"] == 1.0
+
+    first = experiment.task.vocabulary - len(PHONEMES)
+    F, AO, N, ER = (first + PHONEMES.index(p) for p in ("F", "AO", "N", "ER"))  # noqa: N806
+    said = [F, AO, N, ER]
+
+    def pronounce(_, source, length):
+        closed = [*said, END, PAD][: experiment.task.target_time]
+        tokens = jnp.broadcast_to(jnp.array(closed), (source.shape[0], len(closed)))
+        return Reconstruction(tokens, None)
+
+    monkeypatch.setattr(type(experiment.model(parameters)), "reconstruct", pronounce)
+    found = Evaluator(experiment).report(parameters, "test")["all"]
+    assert (found["phoneme_error_rate"], found["word_error_rate"]) == (1 / 3, 1.0)
+    said[2:] = [ER]
+    found = Evaluator(experiment).report(parameters, "test")["all"]
+    assert (found["phoneme_error_rate"], found["word_error_rate"]) == (0.0, 0.0)
+
+
+def test_a_class_has_an_accuracy_and_no_alignment():
+    experiment, parameters = make({"model.decoder": "pooled"}, IMAGES, task="digits")
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(parameters, "test")["all"]
+    assert found["sequences"] == len(experiment.task.test.digit) > 1
+    assert found["exact_match"] == found["token_accuracy"]
+    assert found["alignment_accuracy"] is None
+    assert found["alignment_accuracy_by_head"] == [None, None]
+
+
+def test_the_weights_over_patches_are_drawn_over_the_images():
+    experiment, parameters = make({"model.decoder": "pooled"}, IMAGES, task="digits")
+    images = len(experiment.task.validation.digit)
+    pixels = Evaluator(experiment).attention_maps(parameters, examples=1)
+    columns = min(3, images)
+    assert pixels.shape == (3 * (LABEL + 8 * CELL + GAP), columns * (8 * CELL + GAP), 3)
