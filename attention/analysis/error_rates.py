@@ -1,9 +1,9 @@
 """Error rates of sequences of which several may be right, as those of pronunciations.
 
-As Yao and Zweig count (arXiv 1506.00196, section 4): the phoneme error rate is the edits it
-takes to make the output one of the references, over the phonemes of that reference, summed over
-words; of several references the one that takes the fewest edits counts. The word error rate is
-the share of words whose output is none of the references.
+As Yao and Zweig count (arXiv 1506.00196): the phoneme error rate is the edits it takes to make the
+output one of the references, over the phonemes of that reference, both summed over words; of
+several references the one that takes the fewest edits counts. The word error rate is the share of
+words whose output is none of the references.
 """
 
 import jax
