@@ -1,4 +1,14 @@
-"""Pronounce the words of the CMU Pronouncing Dictionary, letters to phonemes."""
+"""Pronounce the words of the CMU Pronouncing Dictionary, letters to phonemes.
+
+    pip install -e '.[tasks]'
+    python train.py --config configs/cmudict.py         # or :bilinear, …
+    python eval.py --workdir runs/cmudict-mlp --text attention
+
+A bidirectional GRU, MLP attention and a GRU decoder, 0.3 million parameters, three and a quarter
+epochs: 5 minutes of processor time, which 2 cores share. On the 12,467 test words, greedy decoding,
+any pronunciation counted as right, stress left out, seeds 100 and 101: phoneme error rate
+0.0899 ± 0.0010, word error rate 0.3623 ± 0.0033.
+"""
 
 from ml_collections import ConfigDict
 

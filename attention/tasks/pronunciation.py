@@ -199,7 +199,7 @@ def encode(word: str, max_length: int) -> Batch:
         raise ValueError(f"{len(word)} letters long; the model takes 1 to {max_length}")
     for letter in word:
         if letter not in GRAPHEMES:
-            raise ValueError(f"{letter!r} is not of {GRAPHEMES}")
+            raise ValueError(f"{letter!r} is neither a letter, a to z, nor an apostrophe")
     return _pack([(word, [b""])], max_length).batch(jnp.arange(1))
 
 

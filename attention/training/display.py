@@ -89,7 +89,8 @@ def report_table(report: dict[str, Any], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("length")
     rows = [("all", report["all"]), *report["by_length"].items()]
-    heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row in rows)
+    aligned = [row for _, row in rows if row["alignment_accuracy"] is not None]
+    heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
     rates = [name for name in ERROR_RATES if name in report["all"]]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
     columns += [ERROR_RATES[name] for name in rates]

@@ -152,8 +152,8 @@ def test_a_word_is_encoded_in_either_case():
     [
         ("", "0 letters long; the model takes 1 to 5"),
         ("tomato", "6 letters long"),
-        ("née", "'é' is not of 'abcdefghijklmnopqrstuvwxyz"),
-        ("a b", "' ' is not of"),
+        ("née", "'é' is neither a letter, a to z, nor an apostrophe"),
+        ("a b", "' ' is neither a letter"),
     ],
 )
 def test_a_word_that_does_not_fit_is_refused(word, message):

