@@ -2,7 +2,7 @@
 
 The config and the data travel with the run; nothing else is needed. Of a run with several
 seeds, `--replica 0` evaluates the first alone. With `--text`, a run of `configs/text.py`
-reconstructs that line instead.
+reconstructs that line instead, and one of `configs/cmudict.py` pronounces that word.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "the run, such as runs/copy-mlp")
 STEP = flags.DEFINE_integer("step", None, "which checkpoint (default: the newest)")
 REPLICA = flags.DEFINE_integer("replica", None, "which replica, from 0 (default: all)")
 LENGTHS = flags.DEFINE_string("lengths", None, "lengths to report, such as 8,16,32")
-TEXT = flags.DEFINE_string("text", None, "a line to reconstruct")
+TEXT = flags.DEFINE_string("text", None, "a line to reconstruct, or a word to pronounce")
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 """Every config with every score, shrunk, takes two steps."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from small import compiled_once, train_quietly, untrained
 
 from attention.scores import SCORES
-from attention.training.experiment import SYNTHETIC, build, read_source
+from attention.training.experiment import PACKAGED, SYNTHETIC, build, read_source
 from attention.training.settings import read_settings
 from attention.training.state import abstract_state, completed, make_train
 
@@ -26,7 +27,8 @@ def load(name, *score):
 def shrunk(name, *score):
     """The settings of a config, made small in all that costs time."""
     config = load(name, *score)
-    config.task.max_length = 7
+    if "max_length" in config.task:
+        config.task.max_length = 7
     config.model.heads = 6 if config.model.heads > 1 else 1
     config.model.dim = 6
     config.model.normalizer = "softmax"  # others have no gradient where weights are zero
@@ -44,8 +46,22 @@ def _compiled_quickly(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _a_tenth_of_the_data():
+    """Reading it all takes longer than what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, packaged in list(PACKAGED.items()):
+            patch.setitem(PACKAGED, name, functools.partial(tenth, packaged))
+        yield
+
+
+@functools.cache
+def tenth(packaged):
+    return b"\n".join(packaged().splitlines()[::10])
+
+
 def test_the_promised_configs_are_there():
-    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled", *SYNTHETIC}
+    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled", *SYNTHETIC, *PACKAGED}
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -58,8 +74,13 @@ def test_a_config_takes_every_score(name, score):
     assert jax.tree.leaves(abstract_state(experiment).parameters)
 
 
-# Of each decoder, its first config: what the others change is in no program of its own.
-DECODERS = {load(name).model.decoder: name for name in sorted(CONFIGS, reverse=True)}
+# Of each decoder, its first config: what the others change is in no program of its own. Data of
+# packages take longer to read than to train on here.
+DECODERS = {
+    load(name).model.decoder: name
+    for name in sorted(CONFIGS, reverse=True)
+    if load(name).task.name not in PACKAGED
+}
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -56,6 +56,30 @@ def attention_maps(
     )
 
 
+def pooling_maps(
+    images: Float[np.ndarray, "examples image_height image_width"],
+    weights: Float[np.ndarray, "examples heads rows columns"],
+) -> Pixels:
+    """Where in images a model looks: a column an example, the image above, then each head.
+
+    Of each head the weights of the patches lie over the image; pale yellow is the largest weight
+    of the map, which its label tells, and black is weight 0.
+
+    Args:
+      images: from 0, white, to 1, black.
+      weights: of the patches of each image; the rows and columns of patches fill the image.
+    """
+    columns = []
+    for image, heads in zip(images, weights, strict=True):
+        shown = _stretch(np.repeat(255 * (1 - image)[..., None], 3, axis=-1), image.shape)
+        maps = [_panel(shown, "image")]
+        for number, head in enumerate(heads):
+            heat = _stretch(_colour(head / max(head.max(), 1e-30)), image.shape)
+            maps.append(_panel(0.7 * heat + 0.3 * shown, f"head {number}: {head.max():.2f}"))
+        columns.append(np.concatenate(maps))
+    return np.concatenate(columns, axis=1)
+
+
 def save_png(pixels: Pixels, path: object) -> None:
     """Writes a PNG."""
     Image.fromarray(pixels).save(path, format="PNG")  # type: ignore[arg-type]
@@ -75,6 +99,20 @@ def _map(weights: np.ndarray, gold: np.ndarray, label: str) -> np.ndarray:
         if 0 <= key < keys:
             left, top = key * CELL, LABEL + query * CELL
             draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=_GOLD)
+    return np.asarray(canvas)
+
+
+def _stretch(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Cells as large as it takes to fill an image of `shape`, each of its pixels a `CELL`."""
+    height, width = shape[0] * CELL // cells.shape[0], shape[1] * CELL // cells.shape[1]
+    return cells.repeat(height, axis=0).repeat(width, axis=1).astype(float)
+
+
+def _panel(pixels: np.ndarray, label: str) -> np.ndarray:
+    height, width, _ = pixels.shape
+    canvas = Image.new("RGB", (width + GAP, height + LABEL + GAP), "white")
+    ImageDraw.Draw(canvas).text((0, 2), label, fill="black")
+    canvas.paste(Image.fromarray(pixels.round().astype(np.uint8)), (0, LABEL))
     return np.asarray(canvas)
 
 

@@ -145,17 +145,23 @@ class PooledDecoder(nnx.Module):
 
     def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
         del target  # positions are independent
-        return self._logits(memory, length)
+        return self._read(self.attention(self.query[...], memory, mask=masks.lengths(length)))
 
     def greedy(
         self, memory: Memory, length: Int[Array, " batch"], time: int
-    ) -> tuple[Tokens, None]:
+    ) -> tuple[Tokens, Weights | None]:
         del time  # it has but one
-        return jnp.argmax(self._logits(memory, length), axis=-1), None
+        if self.time > 1:
+            context = self.attention(self.query[...], memory, mask=masks.lengths(length))
+            return jnp.argmax(self._read(context), axis=-1), None
+        # Of a single step, one context is one context a step.
+        context, weights = self.attention.with_weights(
+            self.query[...], memory, mask=masks.lengths(length)
+        )
+        return jnp.argmax(self._read(context), axis=-1), weights
 
-    def _logits(self, memory: Memory, length: Int[Array, " batch"]) -> Logits:
-        context = self.attention(self.query[...], memory, mask=masks.lengths(length))
-        return self.output(context[:, 0]).reshape(memory.shape[0], self.time, -1)
+    def _read(self, context: Float[Array, "batch 1 dim"]) -> Logits:
+        return self.output(context[:, 0]).reshape(context.shape[0], self.time, -1)
 
 
 DECODERS: dict[str, Callable[..., Decoder]] = {

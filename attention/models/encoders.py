@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from attention.models.positions import Positions, sinusoids
 from attention.models.recurrence import Bidirectional
+from attention.tasks.batch import Source
 
 Mixer = Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"]
 
@@ -53,12 +54,12 @@ class Encoder(nnx.Module):
 
     def __call__(
         self,
-        tokens: Int[Array, "batch time"],
+        source: Source,
         mask: Bool[Array, "batch time"],
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch time dim"]:
         """The memory; `mask` is `True` at the tokens that count."""
-        memory = self.embedding[...][tokens]
+        memory = self._embed(source)
         if self.positions is not None:
             memory = memory + self.positions[...][None]
         if self.sinusoidal:
@@ -66,6 +67,9 @@ class Encoder(nnx.Module):
         if self.mixer is not None:
             memory = self.mixer(memory, mask)
         return self.dropout(memory, deterministic=dropout_key is None, rngs=dropout_key)
+
+    def _embed(self, source: Int[Array, "batch time"]) -> Float[Array, "batch time dim"]:
+        return self.embedding[...][source]
 
 
 class FeedForward(nnx.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from attention.models.decoders import Decoder
 from attention.models.encoders import Encoder
 from attention.pytrees import register_dataclass
-from attention.tasks.batch import END, PAD, Batch, before
+from attention.tasks.batch import END, PAD, Batch, Source, before
 
 
 @register_dataclass
@@ -45,7 +45,7 @@ class Reconstructor(nnx.Module):
 
     def reconstruct(
         self,
-        source: Int[Array, "batch time"],
+        source: Source,
         source_length: Int[Array, " batch"],
         time: int,
         question: Int[Array, "batch target_time"] | None = None,

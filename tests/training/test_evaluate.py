@@ -4,10 +4,13 @@ from collections import Counter
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import replica, small, untrained
+from small import DICTIONARY, IMAGES, replica, small, untrained
 
 from attention.analysis.figures import CELL, GAP, LABEL
 from attention.models.decoders import DECODERS
+from attention.models.reconstructor import Reconstruction
+from attention.tasks.batch import END, PAD
+from attention.tasks.pronunciation import PHONEMES
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
 from attention.training.streams import Stream, stream_key
@@ -178,3 +181,52 @@ def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
     evaluator = Evaluator(experiment)
     one, three = (evaluator.attention_maps(state, examples=n) for n in (1, 3))
     np.testing.assert_array_equal(three, one)
+
+
+# Tasks without a gold alignment
+
+
+def test_pronunciations_have_error_rates_and_no_alignment(monkeypatch):
+    """The one test word is `four`: of F AO R and F AO ER the nearest to F AO N ER is the latter."""
+    experiment, state = make({"model.decoder": "gru"}, DICTIONARY, task="cmudict")
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(state, "test")["all"]
+    assert (found["sequences"], found["alignment_accuracy"]) == (1, None)
+    assert found["alignment_accuracy_by_head"] == [None, None]
+    assert found["word_error_rate"] == 1.0
+
+    first = experiment.task.vocabulary - len(PHONEMES)
+    F, AO, N, ER = (first + PHONEMES.index(p) for p in ("F", "AO", "N", "ER"))  # noqa: N806
+    said = [F, AO, N, ER]
+
+    def pronounce(_, source, length, time, question):
+        closed = [*said, END, PAD][: experiment.task.target_time]
+        tokens = jnp.broadcast_to(jnp.array(closed), (source.shape[0], len(closed)))
+        return Reconstruction(tokens, None)
+
+    monkeypatch.setattr(
+        type(experiment.model(replica(state.parameters, 0))), "reconstruct", pronounce
+    )
+    found = Evaluator(experiment).report(state, "test")["all"]
+    assert (found["phoneme_error_rate"], found["word_error_rate"]) == (1 / 3, 1.0)
+    said[2:] = [ER]
+    found = Evaluator(experiment).report(state, "test")["all"]
+    assert (found["phoneme_error_rate"], found["word_error_rate"]) == (0.0, 0.0)
+
+
+def test_a_class_has_an_accuracy_and_no_alignment():
+    experiment, state = make({"model.decoder": "pooled"}, IMAGES, task="digits")
+    evaluator = Evaluator(experiment)
+    found = evaluator.report(state, "test")["all"]
+    assert found["sequences"] == len(experiment.task.test.digit) > 1
+    assert found["exact_match"] == found["token_accuracy"]
+    assert found["alignment_accuracy"] is None
+    assert found["alignment_accuracy_by_head"] == [None, None]
+
+
+def test_the_weights_over_patches_are_drawn_over_the_images():
+    experiment, state = make({"model.decoder": "pooled"}, IMAGES, task="digits")
+    images = len(experiment.task.validation.digit)
+    pixels = Evaluator(experiment).attention_maps(state, examples=1)
+    columns = min(3, images)
+    assert pixels.shape == (3 * (LABEL + 8 * CELL + GAP), columns * (8 * CELL + GAP), 3)

