@@ -3,9 +3,11 @@
     python train.py --config configs/reverse.py         # or :bilinear, …
 
 Where the first target symbol stands depends on the length, which a position alone does not
-tell: a GRU over the source from both ends does. 19 s (mlp) and 16 s (bilinear) on 2 CPU cores.
-Exact match of mixed lengths, seeds 100 and 101: mlp 1.0000, bilinear 0.7709 ± 0.3240, for it may
-look at the wrong symbol at a step of some length. At length 16: 1.0000 and 0.9926 ± 0.0095.
+tell: a GRU over the source from both ends does. With one head the softmax of bilinear can
+saturate while the step of `END` still looks at the first symbol, at some lengths for ever: hence
+four heads. Exact match of mixed lengths, bilinear, seeds 100 and 101: 0.9998 ± 0.0003 (with one head
+0.77 ± 0.32); at length 16: 1.0000 on both. mlp 1.0000 on seed 0, after 1,000 updates. About 30 s
+(bilinear) and 60 s (mlp) of CPU time.
 """
 
 from ml_collections import ConfigDict
@@ -19,9 +21,10 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config.task.symbols = 64
     config.task.max_length = 16
     config.model.mixer = "gru"
+    config.model.heads = 4
     config.model.embedding_std = 0.25
     config.train.batch_size = 64
-    config.train.steps = 2000
+    config.train.steps = 1500
     config.train.eval_every_steps = 500
     config.eval.lengths = (1, 4, 8, 12, 16)
     return config
