@@ -4,8 +4,9 @@
 
 Associative recall with several queries (arXiv 2312.04927, there 8,192 symbols). A convolution
 binds each value to the key before it; where a pair stands does not matter. Weight decay decides:
-without it (and a learning rate of 5e-3) exact match of bilinear at 4 pairs was 0.996 on seed 0, all
-its mistakes the value of another key of the list. FIG
+without it (and a learning rate of 5e-3) exact match of bilinear at 4 pairs was 0.996 on seed 0,
+nearly all its mistakes the value of another key of the list. Exact match at 4 pairs: bilinear
+1.0000 on both of seeds 101 and 102, mlp 0.9978 on seed 100; about 35 s of CPU time a run.
 """
 
 from ml_collections import ConfigDict

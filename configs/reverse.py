@@ -5,9 +5,9 @@
 Where the first target symbol stands depends on the length, which a position alone does not
 tell: a GRU over the source from both ends does. With one head the softmax of bilinear can
 saturate while the step of `END` still looks at the first symbol, at some lengths for ever: hence
-four heads. Exact match of mixed lengths, bilinear, seeds 100 and 101: 0.9998 ± 0.0003 (with one head
-0.77 ± 0.32); at length 16: 1.0000 on both. mlp 1.0000 on seed 0, after 1,000 updates. About 30 s
-(bilinear) and 60 s (mlp) of CPU time.
+four heads. Exact match of mixed lengths, bilinear, seeds 100 and 101: 0.9998 ± 0.0003 (with one
+head 0.77 ± 0.32); at length 16: 1.0000 on both. mlp 1.0000 on seed 0, after 1,000 updates. About
+30 s (bilinear) and 60 s (mlp) of CPU time.
 """
 
 from ml_collections import ConfigDict
