@@ -92,7 +92,7 @@ class Words:
             target,
             jnp.sum(target != PAD, axis=1),
             jnp.full_like(target, -1),
-            references,
+            references=references,
         )
 
 
