@@ -148,7 +148,7 @@ def test_training_then_evaluation(here):
             "optimizer.name=adagrad",
             ["config.optimizer.name='adagrad'", "'adam'", "'adamw'", "'sgd'"],
         ),
-        ("model.decoder=lstm", ["config.model.decoder='lstm'", "'parallel'", "'gru'", "'pooled'"]),
+        ("model.decoder=rnn", ["config.model.decoder='rnn'", "'parallel'", "'gru'", "'pooled'"]),
         ("model.heads=3", ["config.model.heads=3", "config.model.dim=64"]),
         ("score.name=mpl", ["config.score.name='mpl'", *SCORES]),
         ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),

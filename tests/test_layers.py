@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 ALL = SCORES | OWN
 every_score = pytest.mark.parametrize("name", ALL)
+every_score_of_keys = pytest.mark.parametrize("name", [name for name in ALL if name != "uniform"])
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def test_weights_sum_to_one_and_mix_the_context(name):
     assert_close((context, mixed), (expected, expected))
 
 
-@every_score
+@every_score_of_keys
 def test_no_query_sees_past_a_causal_mask(name):
     *_, weights, moved_by = attended(name)(KEYS)
     for by_key in [*np.asarray(weights), *arrays_in(moved_by)]:
@@ -151,7 +152,7 @@ def test_no_query_sees_past_a_causal_mask(name):
         assert np.all(by_key[1:][PAST[1:]] > 0)  # query 0 has no choice
 
 
-@every_score
+@every_score_of_keys
 def test_a_masked_key_has_weight_and_gradient_zero(name):
     *_, weights, moved_by = attended(name)(3)
     for by_key in [*np.asarray(weights), *arrays_in(moved_by)]:
@@ -178,7 +179,7 @@ def test_a_query_with_no_key_moves_no_parameter():
         assert not np.any(without)
 
 
-@every_score
+@every_score_of_keys
 def test_permuted_keys_leave_and_permuted_queries_permute_the_context(name):
     queries, keys, values = make_arrays(name)
     attend = jit(make_layer(name))
@@ -194,7 +195,7 @@ def test_permuted_keys_leave_and_permuted_queries_permute_the_context(name):
 def test_only_a_score_of_the_key_alone_gives_every_query_the_same_weights(name):
     _, weights = jit(make_layer(name).with_weights)(*make_arrays(name))
     same = np.all(np.asarray(weights) == np.asarray(weights)[:, :1])
-    assert same == (name in ("linear", "mlp_pooling"))
+    assert same == (name in ("uniform", "linear", "mlp_pooling"))
 
 
 # Parameters

@@ -96,7 +96,8 @@ def report_table(report: dict[str, Any], title: str) -> Table:
         (length, row, spread["by_length"].get(length, {}))
         for length, row in report["by_length"].items()
     ]
-    heads = max(len(row["alignment_accuracy_by_head"] or []) for _, row, _ in rows)
+    aligned = [row for _, row, _ in rows if row["alignment_accuracy"] is not None]
+    heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
     rates = [name for name in ERROR_RATES if name in report["all"]]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
     columns += [ERROR_RATES[name] for name in rates]

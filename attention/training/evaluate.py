@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Array, Int, Integer
 
-from attention.analysis.dependence import departures
-from attention.analysis.error_rates import error_counts
 from attention.analysis.figures import Pixels, attention_maps, pooling_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
 from attention.tasks.digits import Digits
+from attention.training import metrics
 from attention.training.experiment import Experiment, Parameters
 from attention.training.replicas import over_replicas, replicas, seeds
 from attention.training.spread import mean, sd
@@ -24,7 +23,6 @@ SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
 Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
-Counts = dict[str, Int[Array, "*each"]]
 
 
 class Evaluator:
@@ -104,7 +102,7 @@ class Evaluator:
         evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
         counts = jax.device_get(self._counts(state.parameters, examples, evaluated))
         return [
-            _metrics({name: np.asarray(count[number]) for name, count in counts.items()})
+            metrics.ratios({name: np.asarray(count[number]) for name, count in counts.items()})
             for number in range(len(evaluated))
         ]
 
@@ -132,17 +130,17 @@ class Evaluator:
 
     def _count_all(
         self, parameters: Parameters, examples: Examples, rows: Int[Array, ""]
-    ) -> Counts:
+    ) -> metrics.Counts:
         """Batch by batch, in one program for any number of rows."""
         size = self._settings.batch_size
 
-        def count(batch_number: Array) -> Counts:
+        def count(batch_number: Array) -> metrics.Counts:
             first = batch_number * size
             batch = Batch(
                 **jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
             )
             counts_row = first + jnp.arange(size) < rows
-            return _count(self._reconstruct(parameters, batch), batch, counts_row)
+            return metrics.count(self._reconstruct(parameters, batch), batch, counts_row)
 
         start = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(count, 0)
@@ -155,65 +153,3 @@ class Evaluator:
 def parameters_of(state: TrainState, replica: int) -> Parameters:
     """The parameters of one replica, without the axis of replicas."""
     return jax.tree.map(lambda leaf: leaf[replica], state.parameters)
-
-
-def _count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
-    """What is counted, so that accuracies are exact ratios whatever the batches.
-
-    Returns:
-      `sequences`, and how many of them are `exact`: right to the last token, `END`
-      included. `tokens`, the target tokens, and how many of them are `right`: the output
-      has them in their place. `aligned`, where the model has an alignment: target tokens
-      whose largest weight lies on the gold source token, first for the mean of the heads,
-      then for each head; `alignable`, the target tokens that have a gold source token;
-      `departing`, those that look elsewhere than most of their sequence, and how many could
-      (`comparable`), for the mean of the heads. And the `error_counts`, where there are
-      references.
-    """
-    counts_token = batch.target_mask & counts_row[:, None]
-    right = output.tokens == batch.target
-    exact = jnp.all(right | ~batch.target_mask, axis=1) & counts_row
-    counts = {
-        "sequences": jnp.sum(counts_row),
-        "exact": jnp.sum(exact),
-        "tokens": jnp.sum(counts_token),
-        "right": jnp.sum(right & counts_token),
-    }
-    if output.weights is not None:
-        looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
-        on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
-        counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
-        counts["alignable"] = jnp.sum(counts_token & (batch.alignment >= 0))
-        departing, comparable = departures(looked_at[:, 0], counts_token)
-        counts |= {"departing": jnp.sum(departing), "comparable": jnp.sum(comparable)}
-    if batch.references is not None:
-        counts |= error_counts(output.tokens, batch.references, counts_row)
-    return counts
-
-
-def _metrics(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
-    """The ratios of the counts; null where there is nothing to count."""
-
-    def share(count: Any, total: Any) -> float | None:
-        return int(count) / int(total) if int(total) else None
-
-    tokens = counts["tokens"]
-    aligned = [share(n, counts["alignable"]) for n in np.asarray(counts.get("aligned", []))]
-    metrics = {
-        "sequences": int(counts["sequences"]),
-        "token_accuracy": share(counts["right"], tokens),
-        "exact_match": share(counts["exact"], counts["sequences"]),
-        "alignment_accuracy": aligned[0] if aligned else None,
-        "alignment_accuracy_by_head": aligned[1:] if aligned else None,
-        "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
-    }
-    if "edits" in counts:
-        metrics["phoneme_error_rate"] = share(counts["edits"], counts["reference_symbols"])
-        metrics["word_error_rate"] = share(counts["missed"], counts["sequences"])
-    return metrics
-
-
-def _with_mean(
-    weights: Float[Array, "batch heads queries keys"],
-) -> Float[Array, "batch one_plus_heads queries keys"]:
-    return jnp.concatenate([jnp.mean(weights, axis=1, keepdims=True), weights], axis=1)

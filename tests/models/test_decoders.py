@@ -204,7 +204,7 @@ def test_one_context_for_one_step_comes_with_its_weights():
         )
     )
     decoder, memory = nnx.merge(graph, random_like(state)), make_memory()
-    tokens, weights = decoder.greedy(memory, LENGTH)
+    tokens, weights = decoder.greedy(memory, LENGTH, 1)
     assert weights.shape == (BATCH, HEADS, 1, TIME)
     np.testing.assert_array_equal(weights[0, :, :, 3:], 0)
     values = np.asarray(memory).reshape(BATCH, TIME, HEADS, DIM // HEADS)
