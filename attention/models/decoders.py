@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from attention import masks
 from attention.layers import Attention
+from attention.models.cells import CELLS
 from attention.models.location import LocationDecoder
 from attention.models.positions import Positions, rotate, sinusoids
-from attention.models.recurrence import CELLS
 from attention.models.recurrent import RecurrentDecoder
 
 Logits = Float[Array, "batch time vocabulary"]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from attention.models.cells import Bidirectional
 from attention.models.positions import Positions, sinusoids
-from attention.models.recurrence import Bidirectional
 from attention.tasks.batch import Source
 
 Mixer = Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"]

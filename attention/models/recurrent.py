@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from attention import masks
 from attention.layers import Attention
-from attention.models.recurrence import CELLS, CellName, carry_of, state_of
+from attention.models.cells import CELLS, CellName, carry_of, state_of
 from attention.tasks.batch import PAD, before
 
 Logits = Float[Array, "batch time vocabulary"]

@@ -11,11 +11,11 @@ from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
 from attention.biases import BIASES
+from attention.models.cells import CELLS
 from attention.models.decoders import DECODERS
 from attention.models.encoders import Encoder
 from attention.models.patches import PatchEncoder
 from attention.models.reconstructor import Reconstructor
-from attention.models.recurrence import CELLS
 from attention.scores import find_score
 from attention.tasks.batch import Task
 from attention.tasks.copy import Copy

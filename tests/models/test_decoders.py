@@ -9,8 +9,8 @@ from flax import nnx
 from small import random_like
 
 from attention import masks
+from attention.models.cells import CELLS
 from attention.models.decoders import DECODERS, Decoder
-from attention.models.recurrence import CELLS
 from attention.scores import MLP, Dot, Linear
 
 BATCH, TIME, STEPS, DIM, VOCABULARY, HEADS = 2, 5, 7, 6, 11, 3

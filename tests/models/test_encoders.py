@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from small import random_like
 
+from attention.models.cells import CELLS
 from attention.models.encoders import Encoder
-from attention.models.recurrence import CELLS
 
 BATCH, TIME, DIM, VOCABULARY = 2, 7, 6, 11
 LENGTHS = [4, 7]
