@@ -137,7 +137,7 @@ class Job:
                 stdin=subprocess.PIPE,  # it ends when this closes
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"COLUMNS": "200"},
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C is for us to tell
             )
         self.started, self.told = time.perf_counter(), "starting"
@@ -191,6 +191,12 @@ def _train(
         for job in jobs:
             if job.is_running:
                 job.process.kill()  # type: ignore[union-attr]
+
+
+def _environment() -> dict[str, str]:
+    """Of a process: wide tables, and where several share a device, none takes all its memory."""
+    own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if JOBS.value > 1 else {}
+    return own | os.environ | {"COLUMNS": "200"}
 
 
 class Board:

@@ -97,6 +97,10 @@ def make_trials(file: str, fields: list[str], grid: Grid, seeds: int) -> list[Tr
     """
     if "score" in grid and ":" in file:
         raise UsageError(f"--config={file}: names a score, and so does --grid score=…")
+    for field in fields:
+        name = field.partition("=")[0].removeprefix("--config.")
+        if name in grid:
+            raise UsageError(f"{field}: sets what --grid {name}=… sweeps")
     trials = [
         trial
         for values in itertools.product(*grid.values())
