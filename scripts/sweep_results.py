@@ -17,6 +17,7 @@ from sweep_trials import Trial
 from attention.training.files import write_atomically
 
 METRICS = ("exact_match", "token_accuracy", "alignment_accuracy")
+MARKERS = ("o-", "s--", "^:", "D-.")
 
 Row = tuple[Trial, Result | None]
 
@@ -169,11 +170,13 @@ def plot(found: Curves, path: Path) -> None:
         means = [statistics.mean(values[step]) for step in steps]
         sds = [statistics.stdev(values[s]) if len(values[s]) > 1 else 0.0 for s in steps]
         color = colors((number + 0.5) / len(found))
-        axes.plot(steps, means, "o-", label=name, color=color, markersize=3)
+        # What lies on top of another shows it through.
+        axes.plot(steps, means, MARKERS[number % len(MARKERS)], label=name, color=color, alpha=0.8)
         low = [mean - sd for mean, sd in zip(means, sds, strict=True)]
         high = [mean + sd for mean, sd in zip(means, sds, strict=True)]
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="step", ylabel="validation exact match", ylim=(-0.03, 1.03))
+    axes.set_xlim(left=0)
     axes.set_title("mean ± sd over seeds", fontsize=10)
     axes.grid(alpha=0.3)
     if any(found.values()):

@@ -220,6 +220,7 @@ def test_a_run_of_replicas_with_numbers_of_their_own_fails_and_is_evaluated_one_
     assert status == 1
     assert "with replica 1 the loss is" in shown
     assert "failed: 1 of 3 replicas (replica 1)" in shown
+    assert "mean ± sd of 2 replicas (1 failed, left out)" in " ".join(shown.split())
     found = json.loads((tmp_path / "run" / "result.json").read_text())["test"]["replicas"]
     assert [(one["seed"], one["failed"]) for one in found] == [(0, False), (0, True), (1, False)]
     lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
