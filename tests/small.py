@@ -99,7 +99,7 @@ def random_like(tree, seed=0):
 def untrained(experiment, seed=0):
     """A state before the first update, without the cost of initialising it."""
     parameters = random_like(abstract_state(experiment).parameters, seed)
-    count = experiment.settings.num_seeds
+    count = experiment.settings.num_replicas
     return TrainState(
         jnp.zeros(count, jnp.int32),
         parameters,

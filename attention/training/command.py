@@ -15,7 +15,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     """Parses the flags, calls `main`, and exits with its status."""
     app.define_help_flags()
     try:
-        _parse_flags()
+        parse(flags.FLAGS, sys.argv)
         status = main()
     except UsageError as error:
         _fail(str(error), 2)
@@ -24,9 +24,14 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
-def _parse_flags() -> None:
+def parse(values: flags.FlagValues, arguments: list[str]) -> None:
+    """Parses a command line, with the program's name first, into flags.
+
+    Raises:
+      UsageError: it names what is wrong with it.
+    """
     try:
-        leftover = flags.FLAGS(sys.argv)[1:]
+        leftover = values(arguments)[1:]
     except flags.Error as error:
         # An exception in a config file comes with its traceback; its last line says it all.
         message = str(error).strip()
@@ -35,18 +40,18 @@ def _parse_flags() -> None:
         raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
     except Exception as error:  # a config file is somebody's program: anything may go wrong in it
         kind = type(error).__name__
-        raise UsageError(_unknown_field() or f"--config: {kind}: {error}") from None
+        raise UsageError(_unknown_field(arguments) or f"--config: {kind}: {error}") from None
     if leftover:
         raise UsageError(f"{leftover[0]!r} is not a flag; flags begin with --")
 
 
-def _unknown_field() -> str | None:
+def _unknown_field(arguments: list[str]) -> str | None:
     """Which `--config.…` flag names a field that is not there, and which are."""
     try:
-        config = _config_without_overrides()
+        config = _config_without_overrides(arguments)
     except Exception:  # then no field is to blame
         return None
-    for argument in sys.argv[1:]:
+    for argument in arguments[1:]:
         name = argument.lstrip("-").partition("=")[0]
         path = name.split(".")
         if path[0] != "config":
@@ -62,14 +67,14 @@ def _unknown_field() -> str | None:
     return None
 
 
-def _config_without_overrides() -> ConfigDict:
+def _config_without_overrides(arguments: list[str]) -> ConfigDict:
     values = flags.FlagValues()
     config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=[])
-    arguments = iter(sys.argv[1:])
-    for argument in arguments:
+    rest = iter(arguments[1:])
+    for argument in rest:
         name, _, path = argument.lstrip("-").partition("=")
         if name == "config":
-            values(["", f"--config={path or next(arguments)}"])
+            values(["", f"--config={path or next(rest)}"])
     return config.value
 
 

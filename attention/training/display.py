@@ -115,7 +115,9 @@ def _population(replicas: list[dict[str, Any]]) -> str:
         return ""
     failed = sum(replica["failed"] for replica in replicas)
     left_out = f" ({failed} failed, left out)" if failed else ""
-    return f", mean ± sd of {len(replicas) - failed} seeds{left_out}"
+    differ_by_seed = len({replica["seed"] for replica in replicas}) == len(replicas)
+    members = "seeds" if differ_by_seed else "replicas"
+    return f", mean ± sd of {len(replicas) - failed} {members}{left_out}"
 
 
 def _shares(row: dict[str, Any], rates: list[str], heads: int) -> list[float | None]:

@@ -29,6 +29,7 @@ from attention.tasks.selective_copy import SelectiveCopy
 from attention.tasks.sort import Sort
 from attention.tasks.symbols import RandomSymbols
 from attention.tasks.text import SHIPPED_TEXT, read_text
+from attention.training.replicas import members
 from attention.training.settings import (
     NO_ATTENTION,
     CmudictSettings,
@@ -67,7 +68,8 @@ class Experiment:
       settings: all settings.
       task: where batches come from.
       model_def: the model without its parameters; `model` joins the two.
-      optimizer: with its schedule.
+      optimizer: with its schedule, and the numbers of the settings. That of a replica with
+        numbers of its own (`make_optimizer`) has a state of the same form.
     """
 
     settings: Settings
@@ -114,6 +116,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
     """
     task = _make_task(settings, source)
     _check_score(settings)
+    _check_optimizer(settings)
     _check_model(settings)
     _check_questions(settings, task)
     try:
@@ -126,7 +129,7 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
         ) from error
     steps = settings.train.steps
     return Experiment(
-        settings, task, nnx.split(model)[0], _make_optimizer(settings.optimizer, steps)
+        settings, task, nnx.split(model)[0], make_optimizer(settings.optimizer, steps)
     )
 
 
@@ -135,8 +138,21 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
     warmup = min(round(settings.warmup_fraction * steps), steps - 1)
     rate = settings.learning_rate
     if settings.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0 if warmup else rate, rate, warmup, steps)
+        # Not optax.warmup_cosine_decay_schedule, which compares the rate, and so can't be traced.
+        rise = optax.linear_schedule(0.0, rate, warmup)
+        fall = optax.cosine_decay_schedule(rate, steps - warmup)
+        return optax.join_schedules([rise, fall], [warmup])
     return optax.warmup_constant_schedule(0.0 if warmup else rate, rate, warmup)
+
+
+def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    """The optimizer of an experiment of so many steps; jax may trace the numbers."""
+    rate = schedule(settings, steps)
+    if settings.name == "adamw":
+        rule = optax.adamw(rate, weight_decay=settings.weight_decay)
+    else:
+        rule = optax.adam(rate) if settings.name == "adam" else optax.sgd(rate)
+    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)
 
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:
@@ -228,6 +244,16 @@ def _check_score(settings: Settings) -> None:
             )
 
 
+def _check_optimizer(settings: Settings) -> None:
+    name = settings.optimizer.name
+    for one in members(settings):
+        if name != "adamw" and one.optimizer.weight_decay:
+            raise UsageError(
+                f"config.optimizer.weight_decay={one.optimizer.weight_decay}: only adamw decays"
+                f" weights, the optimizer is {name}"
+            )
+
+
 def _check_model(settings: Settings) -> None:
     """Refuses what the decoder would have to ignore, or cannot do without."""
     model, score = settings.model, settings.score.name
@@ -260,17 +286,3 @@ def _check_questions(settings: Settings, task: Task) -> None:
             f"config.model.decoder={decoder!r}: the task {settings.task.name!r} asks questions,"
             " which only the decoder 'parallel' answers"
         )
-
-
-def _make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    rate = schedule(settings, steps)
-    if settings.name == "adamw":
-        rule = optax.adamw(rate, weight_decay=settings.weight_decay)
-    elif settings.weight_decay:
-        raise UsageError(
-            f"config.optimizer.weight_decay={settings.weight_decay}: only adamw decays weights,"
-            f" the optimizer is {settings.name}"
-        )
-    else:
-        rule = optax.adam(rate) if settings.name == "adam" else optax.sgd(rate)
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), rule)

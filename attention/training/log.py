@@ -8,6 +8,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from attention.training.files import write_atomically
+from attention.training.replicas import seeds
 from attention.training.settings import Settings
 from attention.training.spread import mean
 
@@ -25,7 +26,7 @@ class Log:
         self._file = path / "metrics.jsonl"
         _drop_after(self._file, step)
         self._lines = self._file.open("a")
-        self._settings = settings
+        self._settings, self._seeds = settings, seeds(settings)
         self._events, self._files = str(path / "tensorboard"), 0
         self._writer = SummaryWriter(self._events, purge_step=step + 1 if step else None)
         if step == 0:
@@ -42,16 +43,17 @@ class Log:
     def scalars(self, step: int, name: str, replicas: dict[int, dict[str, Any]]) -> None:
         """Metrics after `step` updates; `name` groups them (`train`, `validation`, …).
 
-        Each replica gets a line, which says its seed if there are several; TensorBoard gets
-        the mean.
+        Each replica gets a line, which says its number and its seed if there are several;
+        TensorBoard gets the mean.
 
         Args:
           step: updates completed.
           name: of the group.
-          replicas: the metrics of each replica, by its seed.
+          replicas: the metrics of each replica, by its number.
         """
-        for seed, metrics in replicas.items():
-            which = {"seed": seed} if self._settings.num_seeds > 1 else {}
+        several = self._settings.num_replicas > 1
+        for number, metrics in replicas.items():
+            which = {"replica": number, "seed": self._seeds[number]} if several else {}
             line = {"step": step, "kind": name, **which, **metrics}
             self._lines.write(json.dumps(line) + "\n")
         for metric, value in mean(list(replicas.values())).items():

@@ -17,7 +17,7 @@ from attention.training.evaluate import Evaluator, Report
 from attention.training.experiment import Experiment, build, read_source
 from attention.training.interruption import Interruption, noticed_interruptions
 from attention.training.log import Log
-from attention.training.replicas import seeds
+from attention.training.replicas import named
 from attention.training.run import Run, default_path, open_for_training
 from attention.training.settings import Settings, TrainSettings
 from attention.training.spread import mean
@@ -67,7 +67,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
             if not run.result():
                 console.print("run the same command again to go on")
                 return 128 + interruption.signal
-        return _show_result(run, console)
+        return _show_result(run, settings, console)
 
 
 def _train_to_end(
@@ -158,15 +158,15 @@ class _Session:
         steps, metrics = jax.device_get((state.step, metrics))
         step = completed(state)
         values = {
-            seed: {name: float(value[number]) for name, value in metrics.items()}
-            for number, seed in enumerate(seeds(self._settings))
+            number: {name: float(value[number]) for name, value in metrics.items()}
+            for number in range(len(steps))
             if steps[number] == step  # others stopped before
         }
         failed = replicas_with(state, Status.FAILED)
         failures = {
-            seed: values.pop(seed)
-            for seed, has_failed in zip(seeds(self._settings), failed, strict=True)
-            if has_failed and seed in values
+            number: values.pop(number)
+            for number in np.flatnonzero(failed).tolist()
+            if number in values
         }
         if failures:
             self._tell(step, failures, nothing_left=bool(failed.all()))
@@ -176,9 +176,8 @@ class _Session:
 
     def _tell(self, step: int, failures: dict[int, dict], *, nothing_left: bool) -> None:
         first = next(iter(failures.values()))
-        which = (
-            f" with seed {', '.join(map(str, failures))}" if self._settings.num_seeds > 1 else ""
-        )
+        several = self._settings.num_replicas > 1
+        which = f" with {named(self._settings, list(failures))}" if several else ""
         told = (
             f"at step {step}{which} the loss is {first['loss']} and the gradient norm"
             f" {first['gradient_norm']}"
@@ -194,7 +193,7 @@ class _Session:
     def validate(self, state: TrainState) -> TrainState:
         """Evaluates on the validation stream, and stops the replicas that met the target."""
         step, report = completed(state), self._evaluator.report(state, "validation")
-        self._log.scalars(step, "validation", _by_seed(report))
+        self._log.scalars(step, "validation", _by_number(report))
         pixels = self._evaluator.attention_maps(state)
         if pixels is not None:
             self._log.image(step, "attention", pixels)
@@ -218,7 +217,7 @@ class _Session:
         """Evaluates on the test stream; `result.json`, written last, says the run is finished."""
         step = completed(state)
         report = self._evaluator.report(state, "test", self._settings.eval.lengths)
-        self._log.scalars(step, "test", _by_seed(report))
+        self._log.scalars(step, "test", _by_number(report))
         self._log.result(step, report["all"])
         self._log.flush()
         pixels = self._evaluator.attention_maps(state)
@@ -235,15 +234,16 @@ class _Session:
         self._run.write("result.json", result)
 
 
-def _by_seed(report: Report) -> dict[int, dict]:
+def _by_number(report: Report) -> dict[int, dict]:
     """The metrics of mixed lengths of the replicas that did not fail."""
-    return {one["seed"]: one["all"] for one in report["replicas"] if not one["failed"]}
+    replicas = enumerate(report["replicas"])
+    return {number: one["all"] for number, one in replicas if not one["failed"]}
 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     settings, task = experiment.settings, experiment.task
     console.print(
-        f"{settings.name}: score {settings.score.name}, {_told(seeds(settings))},"
+        f"{settings.name}: score {settings.score.name}, {_told(settings)},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
         f" {jax.devices()[0].platform}; run {run.path}",
         soft_wrap=True,
@@ -257,12 +257,14 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
         )
 
 
-def _told(seeds: range) -> str:
-    first, last = seeds[0], seeds[-1]
+def _told(settings: Settings) -> str:
+    if settings.replicas:
+        return f"{settings.num_replicas} replicas"
+    first, last = settings.seed, settings.seed + settings.num_seeds - 1
     return f"seed {first}" if first == last else f"seeds {first} to {last}"
 
 
-def _show_result(run: Run, console: Console) -> int:
+def _show_result(run: Run, settings: Settings, console: Console) -> int:
     """Shows the result of a finished run; the exit status that goes with it."""
     result = run.result()
     assert result is not None
@@ -275,10 +277,10 @@ def _show_result(run: Run, console: Console) -> int:
         soft_wrap=True,
     )
     replicas = result["test"]["replicas"]
-    failed = [str(replica["seed"]) for replica in replicas if replica["failed"]]
+    failed = [number for number, one in enumerate(replicas) if one["failed"]]
     if failed:
         console.print(
-            f"failed: {len(failed)} of {len(replicas)} replicas (seed {', '.join(failed)}), whose"
+            f"failed: {len(failed)} of {len(replicas)} replicas ({named(settings, failed)}), whose"
             " loss or gradient was not finite",
             soft_wrap=True,
         )

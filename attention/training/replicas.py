@@ -1,11 +1,11 @@
-"""Replicas: runs that differ in nothing that has a shape, trained by one program.
+"""Replicas: runs that differ in their seed and a few numbers, trained by one program.
 
 Every array of a replica has a leading replica axis, also where there is one replica. What is
 computed is written for one replica, without the axis, and lifted by `over_replicas`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from attention.pytrees import register_dataclass
-from attention.training.settings import Settings
+from attention.training.settings import (
+    OptimizerNumbers,
+    OptimizerSettings,
+    ReplicaSettings,
+    Settings,
+)
+
+NUMBERS = tuple(OptimizerNumbers.model_fields)
 
 
 @register_dataclass
@@ -27,19 +34,81 @@ class Replica:
 
     Attributes:
       seed: of all its randomness, an unsigned integer.
+      learning_rate: at the peak.
+      clip_norm: of the gradient.
+      weight_decay: of adamw alone.
     """
 
     seed: PyTree
+    learning_rate: PyTree
+    clip_norm: PyTree
+    weight_decay: PyTree
+
+    def of(self, settings: OptimizerSettings) -> OptimizerSettings:
+        """An optimizer's settings with the numbers of this replica, which jax may trace."""
+        return settings.model_copy(update={name: getattr(self, name) for name in NUMBERS})
 
 
 def replicas(settings: Settings) -> Replica:
-    """All replicas of an experiment: the first has its seed, each other the next one."""
-    return Replica(np.asarray(seeds(settings), np.uint32))
+    """All replicas of an experiment."""
+    each = members(settings)
+    numbers = {
+        name: np.asarray([getattr(one.optimizer, name) for one in each], np.float32)
+        for name in NUMBERS
+    }
+    return Replica(seed=np.asarray(seeds(settings), np.uint32), **numbers)
 
 
-def seeds(settings: Settings) -> range:
+def seeds(settings: Settings) -> list[int]:
     """The seed of each replica."""
-    return range(settings.seed, settings.seed + settings.num_seeds)
+    return [one.seed for one in members(settings)]
+
+
+def members(settings: Settings) -> list[Settings]:
+    """Each replica as an experiment of its own."""
+    if settings.replicas:
+        return [
+            settings.model_copy(
+                update={
+                    "seed": own.seed,
+                    "replicas": (),
+                    "optimizer": settings.optimizer.model_copy(
+                        update={name: getattr(own, name) for name in NUMBERS}
+                    ),
+                }
+            )
+            for own in settings.replicas
+        ]
+    first = settings.seed
+    return [
+        settings.model_copy(update={"seed": seed, "num_seeds": 1})
+        for seed in range(first, first + settings.num_seeds)
+    ]
+
+
+def join(experiments: Sequence[Settings]) -> Settings:
+    """One experiment, whose replicas are these: of one replica each, alike in what is `shared`."""
+    if len(experiments) == 1:
+        return experiments[0]
+    own = [
+        ReplicaSettings(seed=one.seed, **one.optimizer.model_dump(include=set(NUMBERS)))
+        for one in experiments
+    ]
+    return experiments[0].model_copy(update={"replicas": tuple(own)})
+
+
+def shared(settings: Settings) -> Settings:
+    """What is the same in all experiments that `join` can put together with this one."""
+    numbers = OptimizerNumbers().model_dump()
+    optimizer = settings.optimizer.model_copy(update=numbers)
+    return settings.model_copy(update={"seed": 0, "optimizer": optimizer})
+
+
+def named(settings: Settings, numbers: Sequence[int]) -> str:
+    """These replicas, in words: by their seeds if these tell them apart."""
+    if settings.replicas:
+        return f"replica {', '.join(map(str, numbers))}"
+    return f"seed {', '.join(str(settings.seed + number) for number in numbers)}"
 
 
 def sharding(count: int) -> NamedSharding:

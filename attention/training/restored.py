@@ -15,6 +15,7 @@ from attention.training import checkpoints
 from attention.training.display import report_table
 from attention.training.evaluate import Evaluator, parameters_of
 from attention.training.experiment import Experiment, build
+from attention.training.replicas import members
 from attention.training.run import Run, open_for_evaluation
 from attention.training.settings import UsageError, check_length
 from attention.training.state import TrainState, abstract_state, completed
@@ -90,19 +91,18 @@ def _restore(
     run, settings, source = open_for_evaluation(workdir)
     for length in lengths:
         check_length(settings, length, "--lengths")
-    if replica is not None and not 0 <= replica < settings.num_seeds:
+    if replica is not None and not 0 <= replica < settings.num_replicas:
         raise UsageError(
-            f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_seeds - 1}"
+            f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_replicas - 1}"
         )
     experiment = build(settings, source)
     state = checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
     if replica is None:
         return run, experiment, state
-    alone = settings.model_copy(update={"seed": settings.seed + replica, "num_seeds": 1})
     only = slice(replica, replica + 1)
     return (
         run,
-        replace(experiment, settings=alone),
+        replace(experiment, settings=members(settings)[replica]),
         jax.tree.map(lambda leaf: np.asarray(leaf)[only], state),
     )
 

@@ -65,7 +65,7 @@ def open_for_training(path: Path, settings: Settings, source: bytes | None) -> I
     identity = _identity(settings, source)
     _refuse_other(path, identity, settings)
     path.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+    with alone(path):
         if not (path / "config.json").exists():
             if source is not None:
                 write_atomically(path / "source.txt", source)
@@ -152,7 +152,12 @@ def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
+    """Keeps other processes out of a directory.
+
+    Raises:
+      UsageError: another one is in there.
+    """
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -141,15 +141,26 @@ class ModelSettings(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class OptimizerSettings(Section):
+class OptimizerNumbers(Section):
+    """What of an optimizer may differ between replicas: numbers, arguments of the program."""
+
+    learning_rate: float = Field(5e-3, gt=0)  # at the peak
+    clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
+    weight_decay: float = Field(0.0, ge=0)  # of adamw alone
+
+
+class OptimizerSettings(OptimizerNumbers):
     """Optimizer and learning-rate schedule."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(5e-3, gt=0)  # at the peak
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_fraction: float = Field(0.05, ge=0, lt=1)  # of the steps
-    clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
-    weight_decay: float = Field(0.0, ge=0)  # of adamw alone
+
+
+class ReplicaSettings(OptimizerNumbers):
+    """What a replica has in the place of the experiment's own."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
 
 
 class TrainSettings(Section):
@@ -178,12 +189,18 @@ class Settings(Section):
     name: str = "experiment"
     seed: int = Field(0, ge=0, lt=2**32)
     num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
+    replicas: tuple[ReplicaSettings, ...] = ()  # or each named: what a sweep trains together
     score: ScoreSettings = ScoreSettings()
     task: TaskSettings = Field(CopySettings(), discriminator="name")
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
     eval: EvalSettings = EvalSettings()
+
+    @property
+    def num_replicas(self) -> int:
+        """How many are trained together."""
+        return len(self.replicas) or self.num_seeds
 
 
 def default_config(score: str = "mlp", *, task: str = "copy") -> ConfigDict:
@@ -226,6 +243,11 @@ def read_settings(config: dict[str, Any]) -> Settings:
         raise UsageError(
             f"config.num_seeds={settings.num_seeds}: from config.seed={settings.seed} on, the"
             " last seed would be above 2**32 - 1"
+        )
+    if settings.replicas and settings.num_seeds > 1:
+        raise UsageError(
+            f"config.num_seeds={settings.num_seeds}: config.replicas has"
+            f" {len(settings.replicas)}, each with its seed; then num_seeds is 1"
         )
     for length in settings.eval.lengths:
         check_length(settings, length, "config.eval.lengths")

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, Task
-from attention.training.experiment import Experiment, Parameters, schedule
+from attention.training.experiment import Experiment, Parameters, make_optimizer, schedule
 from attention.training.replicas import Replica, over_replicas, replicas, sharding
 from attention.training.streams import Stream, stream_key
 
@@ -63,7 +63,7 @@ def initial_state(experiment: Experiment) -> TrainState:
 
 def abstract_state(experiment: Experiment) -> TrainState:
     """The shapes, dtypes and places of the state of all replicas, at no cost."""
-    place = sharding(experiment.settings.num_seeds)
+    place = sharding(experiment.settings.num_replicas)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         jax.eval_shape(lambda: initial_state(experiment)),
@@ -86,8 +86,9 @@ def make_train(
     """A compiled function that updates a state until it has completed a number of steps.
 
     The task is an argument, not a constant of the program, because a text may be large.
-    The number of updates and the seeds are arguments too, so every rhythm of logging and
-    evaluation, and every seed, runs the same program. The state passed in is donated.
+    The number of updates and what sets replicas apart are arguments too, so every rhythm of
+    logging and evaluation, every seed and every learning rate runs the same program. The state
+    passed in is donated.
 
     Returns:
       `train(state, task, until)`, which returns the new state and, for each replica, over its
@@ -113,7 +114,7 @@ def make_train(
 def _train_one(experiment: Experiment) -> Callable:
     """A function that makes a number of updates to one replica."""
     settings = experiment.settings
-    learning_rate = schedule(settings.optimizer, settings.train.steps)
+    steps = settings.train.steps
 
     def next_batch(replica: Replica, task: Task, step: Array) -> Batch:
         key = stream_key(replica.seed, Stream.TRAIN)
@@ -128,9 +129,8 @@ def _train_one(experiment: Experiment) -> Callable:
     def update(replica: Replica, state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
         batch = next_batch(replica, task, state.step)
         value, gradient = jax.value_and_grad(loss)(state.parameters, replica, batch, state.step)
-        updates, optimizer = experiment.optimizer.update(
-            gradient, state.optimizer, state.parameters
-        )
+        rule = make_optimizer(replica.of(settings.optimizer), steps)
+        updates, optimizer = rule.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, parameters, optimizer, state.status), metrics
@@ -148,6 +148,7 @@ def _train_one(experiment: Experiment) -> Callable:
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(sums["gradient_norm"])
         state = replace(state, status=jnp.where(finite, state.status, Status.FAILED))
         metrics = jax.tree.map(lambda total: total / updates, sums)
+        learning_rate = schedule(replica.of(settings.optimizer), steps)
         metrics["learning_rate"] = jnp.asarray(learning_rate(state.step - 1))
         batch = next_batch(replica, task, state.step)
         logits = experiment.model(state.parameters).logits(batch)

@@ -45,11 +45,11 @@ def test_metrics_are_lines_of_json(written):
 
 
 def test_several_seeds_have_a_line_each_and_their_mean_in_tensorboard(tmp_path):
-    with Log(tmp_path, small({"num_seeds": 2}), 0) as log:
-        log.scalars(5, "train", {3: {"loss": 0.25}, 4: {"loss": 0.75}})
+    with Log(tmp_path, small({"num_seeds": 2, "seed": 3}), 0) as log:
+        log.scalars(5, "train", {0: {"loss": 0.25}, 1: {"loss": 0.75}})
     assert lines(tmp_path) == [
-        {"step": 5, "kind": "train", "seed": 3, "loss": 0.25},
-        {"step": 5, "kind": "train", "seed": 4, "loss": 0.75},
+        {"step": 5, "kind": "train", "replica": 0, "seed": 3, "loss": 0.25},
+        {"step": 5, "kind": "train", "replica": 1, "seed": 4, "loss": 0.75},
     ]
     assert [v.simple_value for tag, _, v in summaries(tmp_path) if tag == "train/loss"] == [0.5]
 

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -8,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import assert_same_bits, replica, small
+from rich.console import Console
+from small import assert_same_bits, replica, small, train_quietly
 
 from attention.training import checkpoints, replicas
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
-from attention.training.replicas import over_replicas
+from attention.training.replicas import join, members, over_replicas, shared
+from attention.training.restored import evaluate
 from attention.training.state import (
     Status,
     abstract_state,
@@ -167,6 +170,67 @@ def test_a_replica_that_is_left_out_leaves_the_loops_of_the_others_alone(
     program = str(jax.make_jaxpr(lifted)(own, 2))
     assert "bool[] = lt" in program  # one number of turns for all
     assert "bool[3] = lt" not in program
+
+
+OWN = [
+    {"seed": 5, "optimizer.learning_rate": 0.011, "optimizer.clip_norm": 0.13},
+    {"seed": 11, "optimizer.learning_rate": 0.003, "optimizer.weight_decay": 0.7},
+]
+ADAMW = {"optimizer.name": "adamw", "train.steps": UNTIL, "model.dropout": 0.1}
+
+
+def experiments():
+    """Of which each has numbers of its own."""
+    return [small(ADAMW | own) for own in OWN]
+
+
+def test_experiments_are_joined_and_told_apart_again():
+    joined = join(experiments())
+    assert joined.num_replicas == len(OWN)
+    assert members(joined) == experiments()
+    assert join(experiments()[1:2]) == experiments()[1]
+    assert len({shared(one).model_dump_json() for one in experiments()}) == 1
+    assert shared(small()) != shared(small({"optimizer.warmup_fraction": 0.5}))
+    assert [one.seed for one in members(small({"seed": 3, "num_seeds": 2}))] == [3, 4]
+
+
+def test_replicas_with_numbers_of_their_own_are_the_runs_with_these_numbers_to_the_last_bit():
+    state, metrics = trained(build(join(experiments()), None), 2, UNTIL)
+    rates = set()
+    for number, settings in enumerate(experiments()):
+        alone, own_metrics = trained(build(settings, None), 2, UNTIL)
+        assert_same_bits(replica(state, number), replica(alone, 0))
+        assert_same_bits(replica(metrics, number), replica(own_metrics, 0))
+        rates.add(metrics["learning_rate"][number].item())
+    assert len(rates) == len(OWN)
+
+
+def test_side_by_side_numbers_of_their_own_do_the_same_to_rounding(monkeypatch):
+    experiment = build(join(experiments()), None)
+    in_turn, _ = trained(experiment, 2, UNTIL)
+    monkeypatch.setattr(replicas, "takes_turns", lambda: False)
+    assert_close(trained(experiment, 2, UNTIL)[0], in_turn, atol=1e-5)
+
+
+def test_a_run_of_replicas_with_numbers_of_their_own_fails_and_is_evaluated_one_by_one(tmp_path):
+    absurd = {"optimizer.name": "sgd", "train.steps": 7, "train.log_every_steps": 1}
+    rates = {"optimizer.learning_rate": 3e38, "optimizer.clip_norm": 3e38}
+    settings = join([small(absurd), small(absurd | rates), small(absurd | {"seed": 1})])
+    status, shown = train_quietly(settings, tmp_path / "run")
+    assert status == 1
+    assert "with replica 1 the loss is" in shown
+    assert "failed: 1 of 3 replicas (replica 1)" in shown
+    assert "mean ± sd of 2 replicas (1 failed, left out)" in " ".join(shown.split())
+    found = json.loads((tmp_path / "run" / "result.json").read_text())["test"]["replicas"]
+    assert [(one["seed"], one["failed"]) for one in found] == [(0, False), (0, True), (1, False)]
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert {(line["replica"], line["seed"]) for line in lines if line["kind"] == "test"} == {
+        (0, 0),
+        (2, 1),
+    }
+    evaluate(tmp_path / "run", None, None, Console(file=io.StringIO()), replica=2)
+    (alone,) = json.loads((tmp_path / "run" / "eval.json").read_text())["replicas"]
+    assert alone == found[2]
 
 
 ON_TWO_DEVICES = """

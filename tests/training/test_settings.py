@@ -5,6 +5,7 @@ import pytest
 from small import small, small_config
 
 from attention.scores import SCORES
+from attention.training.experiment import build
 from attention.training.settings import (
     UsageError,
     check_length,
@@ -199,3 +200,18 @@ def test_an_integer_differs_from_a_boolean_and_a_float():
         "a": (1, True),
         "b": (1, 1.0),
     }
+
+
+def test_named_replicas_and_a_number_of_seeds_exclude_each_other():
+    own = ({"seed": 3, "learning_rate": 0.5}, {"seed": 4})
+    assert small({"replicas": own}).num_replicas == 2
+    with pytest.raises(UsageError, match=r"^config\.num_seeds=2: config\.replicas has 2, "):
+        small({"replicas": own, "num_seeds": 2})
+    with pytest.raises(UsageError, match=r"^config\.replicas\.0\.learning_rate=-1.0: .*greater"):
+        small({"replicas": ({"learning_rate": -1.0},)})
+
+
+def test_weight_decay_of_a_replica_without_adamw_is_refused():
+    settings = small({"replicas": ({"seed": 3}, {"weight_decay": 0.5})})
+    with pytest.raises(UsageError, match=r"weight_decay=0\.5: only adamw"):
+        build(settings, None)

@@ -1,0 +1,329 @@
+"""That `scripts/sweep.py` trains what it was asked for, once, whoever is killed."""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import files
+from test_command_line import COPY, ROOT, TINY, run
+
+from attention.training.settings import UsageError
+
+SCRIPTS = ROOT / "scripts"
+SWEEP = "scripts/sweep.py"
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty directory to work in."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+def trials_of(grid, seeds=1, fields=()):
+    from sweep_trials import make_trials, read_grid
+
+    return make_trials(COPY.partition("=")[2], [*TINY, *fields], read_grid(grid), seeds)
+
+
+# What is asked for.
+
+
+def test_the_trials_are_every_combination_with_every_seed():
+    trials = trials_of(["score=linear,dot", "train.log_every_steps=3,5"], 2, ["--config.seed=7"])
+    assert [tuple(trial.overrides.values()) for trial in trials] == [
+        (score, steps, seed) for score in ("linear", "dot") for steps in (3, 5) for seed in (7, 8)
+    ]
+    for trial in trials:
+        settings = trial.settings
+        found = settings.score.name, settings.train.log_every_steps, settings.seed
+        assert found == tuple(trial.overrides.values())
+        assert settings.train.batch_size == 3  # a flag of the command
+    assert trials[2].configuration == "score=linear train.log_every_steps=5"
+
+
+def test_a_value_may_have_commas_in_brackets():
+    from sweep_trials import make_trials, read_grid
+
+    trials = make_trials(COPY.partition("=")[2], [], read_grid(["eval.lengths=(3,),(1,2)"]), 1)
+    assert [trial.settings.eval.lengths for trial in trials] == [(3,), (1, 2)]
+
+
+def test_an_id_is_of_what_was_meant_not_of_how_it_was_typed():
+    (one,) = trials_of(["optimizer.learning_rate=1e-3"])
+    (other,) = trials_of(["optimizer.learning_rate=0.001"], fields=["--config.train.steps=3"])
+    assert one.id == other.id == "6f52a3372345"  # as it was in the process that wrote this test
+    ids = [trial.id for trial in trials_of(["score=linear,dot"], 3)]
+    assert len(set(ids)) == 6
+
+
+def test_groups_share_all_that_has_a_shape():
+    from sweep_trials import in_groups
+
+    decayed = ["score=linear,dot", "optimizer.weight_decay=0,0.1", "optimizer.clip_norm=1,2"]
+    fields = ["--config.optimizer.name=adamw"]
+    groups = in_groups(trials_of(decayed, 2, fields))
+    assert [len(group) for group in groups] == [8, 8]
+    assert [len({trial.settings.score.name for trial in group}) for group in groups] == [1, 1]
+    assert len(in_groups(trials_of(["model.heads=1,2", "model.dropout=0.0,0.1"]))) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--grid=score="], ["--grid='score='", "score=linear,mlp"]),
+        (["--grid="], ["--grid=''", "score=linear,mlp"]),
+        (["--grid=score=dot,,mlp"], ["--grid='score=dot,,mlp'"]),
+        (["--grid=train.stepz=5"], ["--grid train.stepz=5: ", "log_every_steps, steps"]),
+        (["--grid=scor=dot"], ["--grid scor=dot: ", "optimizer", "score"]),
+        (["--grid=model.heads=1,many"], ["--grid model.heads=many: ", "invalid literal for int"]),
+        (
+            ["--grid=optimizer.learning_rate=1e-3,-1"],
+            ["config.optimizer.learning_rate=-1.0", "greater than 0"],
+        ),
+        (["--grid=score=dot,mpl"], ["--grid score=mpl: ", "'mpl' is unknown", "bilinear"]),
+        (["--grid=score=dot,dot"], ["--grid: lists score=dot twice"]),
+        (["--grid=score=dot", "--grid=score=mlp"], ["there is a --grid of score already"]),
+        (["--grid=seed=1,2"], ["--grid='seed=1,2'", "--seeds"]),
+        (["--config.num_seeds=2"], ["config.num_seeds=2", "--seeds"]),
+        (["--grid=optimizer.weight_decay=0,0.1"], ["weight_decay=0.1: only adamw"]),
+        (["--grid=model.heads=1,3"], ["config.model.heads=3", "config.model.dim=4"]),
+        (["--seeds=0"], ["--seeds=0"]),
+        (["--jobs=none"], ["--jobs=none"]),
+        (["--engine=ray"], ["engine"]),
+        (["score=dot"], ["'score=dot' is not a flag"]),
+        (["--grid=train.steps=3,5"], ["--config.train.steps=2: ", "--grid train.steps=…"]),
+        (["--seeds=2", f"--config.seed={2**32 - 1}"], ["the last seed would be above"]),
+    ],
+)
+def test_a_bad_sweep_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    for words in told:
+        assert words in err
+    assert files(here) == {}
+
+
+# What is done.
+
+
+def finish(group, failed=()):
+    """As if a group had been trained: replica number n has exact match 0.1 n."""
+
+    def replica(number):
+        metrics = {"exact_match": 0.1 * number, "token_accuracy": 0.5, "alignment_accuracy": None}
+        return {
+            "failed": number in failed,
+            "step": 2,
+            "all": metrics,
+            "by_length": {"3": metrics},
+        }
+
+    group.run.path.mkdir(parents=True, exist_ok=True)
+    replicas = list(map(replica, range(len(group.trials))))
+    group.run.write("result.json", {"test": {"replicas": replicas}})
+
+
+@pytest.fixture
+def begun(here):
+    """A folder, and the trials of which nothing is done."""
+    from sweep_folder import begin
+
+    trials = trials_of(["score=linear"], 3)
+    folder = here / "sweep"
+    folder.mkdir()
+    begin(folder, trials)
+    return folder, trials
+
+
+def test_what_was_trained_but_not_recorded_is_recorded_not_trained_again(begun):
+    from sweep_folder import begin, left, make_group, result_of
+
+    folder, trials = begun
+    group = make_group(folder, trials)
+    assert group.trials == trials
+    group.run.path.mkdir()
+    assert make_group(folder, trials).run.path.exists()  # half done: to be gone on with
+    finish(group)
+    assert left(folder, trials) == trials
+    begin(folder, trials)
+    assert left(folder, trials) == []
+    results = [result_of(folder, trial) for trial in trials]
+    assert [(r["replica"], r["group"]) for r in results] == [
+        (number, f"groups/{group.id}") for number in range(3)
+    ]
+    assert results[2]["test"]["all"]["exact_match"] == 0.2
+
+
+def test_what_failed_is_tried_again_alone_and_anew(begun):
+    from sweep_folder import left, make_group, result_of
+
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group, failed=[1])
+    group.record()
+    assert left(folder, trials) == trials[1:2]
+    assert "not finite" in result_of(folder, trials[1])["reason"]
+
+    again = make_group(folder, trials[1:2])
+    assert again.id != group.id
+    again.run.path.mkdir()
+    again.fail("no hope")
+    again.record()
+    assert left(folder, trials) == trials[1:2]
+
+    again = make_group(folder, trials[1:2])
+    assert not again.run.path.exists()
+    assert not again.is_over()
+    finish(again)
+    again.record()
+    group.record()  # which still says that it failed
+    assert left(folder, trials) == []
+
+
+def test_a_finished_sweep_says_so_and_ranks(monkeypatch, here):
+    flags = ["--grid=score=linear,dot", "--seeds=3", "--workdir=sweep"]
+    trials = trials_of(["score=linear,dot"], 3)
+    from sweep_folder import begin, make_group
+
+    Path("sweep").mkdir()
+    begin(Path("sweep"), trials)
+    for some in (trials[:2], trials[2:]):
+        group = make_group(Path("sweep"), some)
+        finish(group)
+        group.record()
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, err) == (0, "")
+    assert out.startswith("sweep: finished already, nothing to do\n")
+    rows = [line.split("│")[1:4] for line in out.splitlines() if line.startswith("│")]
+    # dot: 0.1, 0.2, 0.3; linear: 0, 0.1, 0
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["dot", "3", "0.2000 ± 0.1000"],
+        ["linear", "3", "0.0333 ± 0.0577"],
+    ]
+    with Path("sweep/results.csv").open() as table:
+        found = list(csv.DictReader(table))
+    assert [row["id"] for row in found] == [trial.id for trial in trials]
+    assert [row["exact_match"] for row in found] == [
+        "0.0",
+        "0.1",
+        "0.0",
+        "0.1",
+        "0.2",
+        "0.30000000000000004",
+    ]
+
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags[:1], "--seeds=2", flags[2])
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: --workdir=sweep: holds another sweep (6 trials there, 4 now, 4 common);"
+        " name another folder\n"
+    )
+    more = ["--config.train.steps=9"]
+    status, _, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags, *more)
+    assert status == 2
+    assert "(train.steps: 2 there, 9 now)" in err
+
+
+def test_a_score_is_named_once(monkeypatch, here):
+    status, _, err = run(monkeypatch, SWEEP, f"{COPY}:dot", "--grid=score=mlp")
+    assert (status, files(here)) == (2, {})
+    assert err.endswith("copy.py:dot: names a score, and so does --grid score=…\n")
+
+
+def test_a_folder_of_something_else_is_refused(here):
+    from sweep_folder import check
+
+    (here / "mine").mkdir()
+    (here / "mine" / ".lock").touch()
+    check(here / "mine", [])
+    (here / "mine" / "thesis.txt").touch()
+    with pytest.raises(UsageError, match=r"mine: is there and holds no sweep"):
+        check(here / "mine", [])
+
+
+def test_curves_are_of_the_seeds_of_a_configuration(begun):
+    from sweep_folder import make_group, result_of
+    from sweep_results import curves
+
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group, failed=[2])
+    group.record()
+    lines = [
+        {"kind": kind, "step": step, "replica": number, "exact_match": 0.1 * number + 0.01 * step}
+        for step in (3, 5)
+        for number in (0, 1)
+        for kind in ("train", "validation")
+    ]
+    (group.run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = curves(folder, [(trial, result_of(folder, trial)) for trial in trials])
+    assert found == {"score=linear": {3: [0.03, 0.13], 5: [0.05, pytest.approx(0.15)]}}
+
+
+# In processes of their own.
+
+ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]
+KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38", "--workdir=sweep"]
+
+
+def is_locked(run_path):
+    """Whether a process is training there."""
+    with (run_path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def wait_for(condition, seconds=100):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypatch, here, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    flags = [COPY, *TINY, *ABSURD, *KILLED]
+    trials = trials_of([flag.removeprefix("--grid=") for flag in KILLED[:2]], 1, ABSURD)
+    good, bad, second_good, second_bad = (
+        here / "sweep" / "trials" / trial.id / "result.json" for trial in trials
+    )
+    killed = subprocess.Popen([sys.executable, ROOT / SWEEP, *flags], stdout=subprocess.DEVNULL)
+    wait_for(good.exists)
+    groups = here / "sweep" / "groups"
+    wait_for(lambda: len(list(groups.glob("*/.lock"))) == 2)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    wait_for(lambda: not any(is_locked(lock.parent) for lock in groups.glob("*/.lock")), 5)
+    assert not second_good.exists()
+    first = json.loads(good.read_text())
+    assert json.loads(bad.read_text())["status"] == "failed"
+    before = files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns
+
+    status, out, err = run(monkeypatch, SWEEP, *flags, "--jobs=2")
+    assert (status, err) == (1, "")  # since an absurd rate fails however often it is tried
+    assert "3 of 4 trials to train, as 2 groups, 2 at once" in out
+    assert (files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns) == before
+    found = {path: json.loads(path.read_text()) for path in (second_good, second_bad, bad)}
+    assert [result["status"] for result in found.values()] == ["done", "failed", "failed"]
+    assert found[second_good]["group"] == found[second_bad]["group"] != first["group"]
+    assert "failed: score=dot optimizer.learning_rate=3e+38 seed=0: at step 2 the loss" in out
+    assert out.count("1 of 1") == 0
+    assert "0 of 1" in out
