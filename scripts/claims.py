@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import claims_cost as costing
 import claims_grids as grids
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
     )
     size = parser.add_mutually_exclusive_group(required=True)
@@ -65,6 +66,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         if importlib.util.find_spec(package) is None:
             parser.exit(2, f"error: {package} is not installed; it is in the extra {extra!r}\n")
     return arguments
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
 
 
 def numbers(text: str) -> list[int]:

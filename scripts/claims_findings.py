@@ -101,9 +101,9 @@ def improves(results: Results, full: bool, figures: Path) -> Finding:
     return Finding(
         verdict(beats),
         [
-            f"Exact match at the greatest length ({_sizes(full)}); of the digits, accuracy. The last"
-            " two columns say whether linear, and whether mlp (mlp_pooling on digits), is better"
-            f" than uniform ({BETTER}). The verdict is the last column.",
+            f"Exact match at the greatest length ({_sizes(full)}); of the digits, accuracy. The"
+            " last two columns say whether linear, and whether mlp (mlp_pooling on digits), is"
+            f" better than uniform ({BETTER}). The verdict is the last column.",
             table([*header, "linear?", "network?"], rows),
             "`uniform` has the same model and the same training, and a score of zero. Where one"
             " context serves the whole input, as on the digits, a network before the mean can"
