@@ -107,35 +107,36 @@ def cost_file(runs: Path, full: bool) -> Path:
 
 def write_page(page: Path, runs: Path, full: bool) -> None:
     """The page of what is in the cache."""
-    figures, versions = page.parent / page.stem, set()
+    figures = page.parent / page.stem
+    used: dict[Experiment, Result] = {}
     sections, summary = [], []
     for number, claim in CLAIMS.items():
-        finding, used = find(claim, runs, full, figures)
-        versions |= {result.code_version for result in used}
+        finding, results = find(claim, runs, full, figures)
+        used |= results
         told = finding.verdict if finding else "not run"
         summary.append(f"{number}. {claim.title} **{told}.**")
         sections.append(section(number, claim, finding))
     page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [header(full, versions), "\n".join(summary), *sections]
+    parts = [header(full, list(used.values())), "\n".join(summary), *sections]
     write_atomically(page, "\n\n".join(parts) + "\n")
 
 
 def find(
     claim: Claim, runs: Path, full: bool, figures: Path
-) -> tuple[Finding | None, Sequence[Result]]:
+) -> tuple[Finding | None, dict[Experiment, Result]]:
     """What the cache says about a claim, None if something is missing; and the runs it uses."""
     if claim.needs_cost:
         if not cost_file(runs, full).exists():
-            return None, []
+            return None, {}
         rows = costing.measured(cost_file(runs, full), full)
-        return claim.finding(rows, full, figures), []
+        return claim.finding(rows, full, figures), {}
     results = in_cache(claim.experiments(full), runs)
     if results is not None and claim.more:
         more = in_cache(claim.more(results, full), runs)
         results = None if more is None else results | more
     if results is None:
-        return None, []
-    return claim.finding(results, full, figures), list(results.values())
+        return None, {}
+    return claim.finding(results, full, figures), results
 
 
 def in_cache(experiments: Sequence[Experiment], runs: Path) -> dict[Experiment, Result] | None:
@@ -151,8 +152,10 @@ def section(number: int, claim: Claim, finding: Finding | None) -> str:
     return "\n\n".join([heading, f"**Verdict: {finding.verdict}.**", *finding.evidence])
 
 
-def header(full: bool, versions: set[str]) -> str:
+def header(full: bool, used: list[Result]) -> str:
     size, seeds = "full" if full else "quick", grids.SEEDS[full]
+    versions = sorted({result.code_version for result in used})
+    minutes = sum(result.seconds for result in used) / 60
     last = grids.FIRST_SEED + seeds - 1
     lines = [
         "# The tutorial's claims, put to the test",
@@ -163,7 +166,8 @@ def header(full: bool, versions: set[str]) -> str:
         f"- date: {datetime.date.today()}",
         f"- machine: {platform.machine()}, {os.cpu_count()} CPU cores, {jax.default_backend()};"
         f" jax {jax.__version__}",
-        f"- code: {code_version()}; of the runs: {', '.join(sorted(versions)) or 'none'}",
+        f"- code: {code_version()}; of the runs: {', '.join(versions) or 'none'}",
+        f"- runs: {len(used)} of all seeds each, {minutes:.0f} minutes of training and testing",
         f"- seeds: {seeds}, {grids.FIRST_SEED} to {last}; tables show mean ± standard deviation"
         " over them, and the mean alone where they agree to the last digit",
     ]

@@ -35,6 +35,7 @@ def lines(
                 places, values, deviations, fmt=style, label=label, markersize=4, capsize=2, lw=1.2
             )
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:.0f}")
         if log_y:
             axis.set_yscale("log")
         else:
@@ -78,6 +79,6 @@ def _save(figure: Any, path: Path) -> None:
     """Under another name first: a kill leaves the old figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
-    figure.savefig(temporary, dpi=110)
+    figure.savefig(temporary, dpi=90)
     temporary.replace(path)
     _pyplot().close(figure)
