@@ -46,10 +46,10 @@ def _tasks(full: bool) -> tuple[str, ...]:
 
 def greatest_length(task: str, full: bool) -> int:
     """What a task of `scores` is trained up to."""
-    return {"lookup": 10, "recall": 4}.get(task, SHORT[full])
+    return {"copy": 16, "lookup": 10, "recall": 4}.get(task, SHORT[full])
 
 
-def _of_task(task: str, score: str, full: bool, **changes: Any) -> Experiment:
+def _of_task(task: str, score: str, full: bool) -> Experiment:
     """A task by the config that has it.
 
     Reverse is that of `duplicate`: a query a position, and a GRU over the source that tells each
@@ -57,12 +57,10 @@ def _of_task(task: str, score: str, full: bool, **changes: Any) -> Experiment:
     """
     config = "duplicate" if task == "reverse" else task
     length = greatest_length(task, full)
-    steps = {} if full else {"train.steps": {"copy": 300, "lookup": 400}.get(task, 600)}
-    if not full and task not in ("lookup", "copy"):
-        steps["task.symbols"] = 32
+    smaller = {"train.steps": 600, "task.symbols": 32} if task == "sort" and not full else {}
     renamed = {"task.name": task} if task == "reverse" else {}
-    own = {"task.max_length": length, "eval.lengths": (length,), **steps, **renamed}
-    return _experiment(config, score, full, own | changes)
+    own = {"task.max_length": length, "eval.lengths": (length,), **smaller, **renamed}
+    return _experiment(config, score, full, own)
 
 
 def digits(full: bool) -> Grid:
@@ -189,10 +187,11 @@ def recurrence(full: bool) -> Grid:
     """Task × where recurrence is, with the bilinear score."""
     gru = {"model.mixer": "gru"}
     length = {"task.max_length": SHORT[full], "eval.lengths": (SHORT[full],)}
-    steps = {} if full else {"train.steps": 600, "task.symbols": 32}
 
     def of(config: str, changes: dict[str, Any]) -> Experiment:
-        return _experiment(config, "bilinear", full, length | steps | changes)
+        steps = 600 if config == "sort" else 1200
+        smaller = {} if full else {"train.steps": steps, "task.symbols": 32}
+        return _experiment(config, "bilinear", full, length | smaller | changes)
 
     bare = {"model.mixer": "none"}
     located = {"task.name": "duplicate"}
@@ -201,7 +200,7 @@ def recurrence(full: bool) -> Grid:
         ("sort", "encoder"): of("sort", {"model.decoder": "parallel", **gru}),
         ("sort", "decoder"): _of_task("sort", "bilinear", full),
         ("reverse", "none"): of("duplicate", {"task.name": "reverse", **bare}),
-        ("reverse", "encoder"): _of_task("reverse", "bilinear", full),
+        ("reverse", "encoder"): of("duplicate", {"task.name": "reverse"}),
         ("reverse", "weights"): of("reverse", {}),
         ("duplicate", "none"): of("duplicate", bare),
         ("duplicate", "encoder"): of("duplicate", {}),
