@@ -65,9 +65,8 @@ def _of_task(task: str, score: str, full: bool) -> Experiment:
 
 def digits(full: bool) -> Grid:
     """Network on each patch or not × score."""
-    steps = {} if full else {"train.steps": 300}
     return {
-        (mixer, score): _experiment("digits", score, full, {"model.mixer": mixer, **steps})
+        (mixer, score): _experiment("digits", score, full, {"model.mixer": mixer})
         for mixer in ("none", "feedforward")
         for score in POOLING_SCORES
     }
