@@ -30,7 +30,7 @@ from claims_verdicts import (
 from attention.training.settings import UsageError
 
 EXACT, TOKENS, DEPENDENCE = "exact_match", "token_accuracy", "query_dependence"
-DIGITS = {"none": "digits", "feedforward": "digits, network on each patch"}
+DIGITS = {"none": "digits", "feedforward": "digits with a network on each patch"}
 
 Results = Mapping[Experiment, Result]
 
@@ -136,7 +136,7 @@ def matters(results: Results, full: bool, figures: Path) -> Finding:
     path = figures / "scores.png"
     drawing.heat_map(path, list(exact), names, values, title=f"exact match ({_sizes(full)})")
     return Finding(
-        f"{verdict(spans)}. Among scores that read the query alone: {verdict(among)}",
+        f"{verdict(spans)}. Between scores that read the query: {verdict(among)}",
         [
             "A choice matters on a task where the best mean is better than the least mean"
             f" ({BETTER}). Exact match at the greatest length ({_sizes(full)}):",
@@ -175,11 +175,20 @@ def linear_first(results: Results, full: bool, figures: Path) -> Finding:
         times = [f"{seconds[task][name]:.1f}" for name in ("linear", network)]
         answer = "yes" if suffices[task] else "no"
         rows.append([task, of["linear"], network, of[network], *times, answer])
-    header = ["task", "linear", "network", "its exact match", "s, linear", "s, network", "enough?"]
+    header = [
+        "task",
+        "linear",
+        "network",
+        "its exact match",
+        "s, linear",
+        "s, network",
+        "linear is enough",
+    ]
     return Finding(
-        f"that linear is enough {verdict(suffices)}",
+        verdict(suffices),
         [
-            "Linear is enough where the network is not better (" + BETTER + "); both may fail."
+            "The advice holds where linear is enough: where the network is not better"
+            f" ({BETTER}). Both may fail."
             " Seconds are of the whole run, all seeds and compilation.",
             table(header, rows),
             "As a first try linear costs little. But it cannot be a step towards a network for a"
@@ -460,8 +469,8 @@ def costs(rows: list[costing.Cost], full: bool, figures: Path) -> Finding:
     return Finding(
         verdict(quadratic, "for"),
         [
-            "Forward and backward, batch 1, one head of 64 features, as many queries as keys;"
-            " KeyOnly is causal, a mean up to each position. Exponents are slopes over the longer"
+            "Forward and backward, the fastest of some rounds; batch 1, one head of 64 features, as"
+            " many queries as keys; KeyOnly is causal, a mean up to each position. Exponents are slopes over the longer"
             f" half of the lengths; quadratic is more than {QUADRATIC}. Memory is what the"
             " compiled program needs besides its inputs and results.",
             table(header, lines),
