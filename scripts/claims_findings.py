@@ -470,9 +470,9 @@ def costs(rows: list[costing.Cost], full: bool, figures: Path) -> Finding:
         verdict(quadratic, "for"),
         [
             "Forward and backward, the fastest of some rounds; batch 1, one head of 64 features, as"
-            " many queries as keys; KeyOnly is causal, a mean up to each position. Exponents are slopes over the longer"
-            f" half of the lengths; quadratic is more than {QUADRATIC}. Memory is what the"
-            " compiled program needs besides its inputs and results.",
+            " many queries as keys; KeyOnly is causal, a mean up to each position. Exponents are"
+            f" slopes over the longer half of the lengths; quadratic is more than {QUADRATIC}."
+            " Memory is what the compiled program needs besides its inputs and results.",
             table(header, lines),
             figure(path, "time by length"),
             "Every pair must be scored unless the score ignores the query; but not all pairs need"
