@@ -87,15 +87,15 @@ def run_claim(claim: Claim, full: bool, runs: Path, console: Console) -> None:
     """Runs what is not in the cache."""
     if claim.needs_cost:
         costing.measured(cost_file(runs, full), full)
-    results = run_all(claim.experiments(full), runs, console)
-    if claim.more:
+    run_all(claim.experiments(full), runs, console)
+    results = in_cache(claim.experiments(full), runs)
+    if claim.more and results is not None:  # what failed in every replica has no result
         run_all(claim.more(results, full), runs, console)
 
 
-def run_all(
-    experiments: Sequence[Experiment], runs: Path, console: Console
-) -> dict[Experiment, Result]:
-    return {each: run(each, runs, console) for each in dict.fromkeys(experiments)}
+def run_all(experiments: Sequence[Experiment], runs: Path, console: Console) -> None:
+    for each in dict.fromkeys(experiments):
+        run(each, runs, console)
 
 
 def cost_file(runs: Path, full: bool) -> Path:
