@@ -111,7 +111,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "sinusoidal": {"model.positions": "sinusoidal"},
     "rotary": {"model.positions": "rotary"},
     "relative": {"model.positions": "none", "model.bias": "relative"},
-    "alibi": {"model.positions": "none", "model.bias": "alibi"},
+    # Of one head the slope would be 2⁻⁸, and 16 places make next to no difference.
+    "alibi": {"model.positions": "none", "model.bias": "alibi", "model.heads": 8},
     "location, softmax": {"model.normalizer": "softmax"},
     "location, entmax15": {"model.normalizer": "entmax15"},
     "location, sparsemax": {"model.normalizer": "sparsemax"},
