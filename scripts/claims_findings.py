@@ -345,6 +345,7 @@ def generalises(results: Results, full: bool, figures: Path) -> Finding:
     grid, lengths = grids.generalisation(full), grids.TESTED_LENGTHS[full]
     bar, longest = 256, lengths[-1]
     solved: dict[str, list[str]] = {"copy": [], "reverse": []}
+    alone: dict[str, list[str]] = {"copy": [], "reverse": []}  # with a score of zero
     evidence: list[str] = []
     panels: dict[str, dict] = {}
     for task in solved:
@@ -357,13 +358,14 @@ def generalises(results: Results, full: bool, figures: Path) -> Finding:
             rows.append(
                 [way, score, *exact, cell(result, TOKENS, longest), "yes" if built_in else ""]
             )
-            counts = score != "uniform" and not built_in
+            counts = not built_in
             if (
                 counts
                 and is_solved(result.spread(EXACT, bar))
                 and is_solved(result.spread(TOKENS, longest))
             ):
-                solved[task].append(f"{way} ({score})")
+                by_bias = score == "uniform"
+                (alone if by_bias else solved)[task].append(way if by_bias else f"{way} ({score})")
             shown = score != "uniform" or way.startswith("location, sparsemax")
             if shown and score != "mlp":
                 of_length = [result.spread(TOKENS, n) for n in lengths]
@@ -383,10 +385,13 @@ def generalises(results: Results, full: bool, figures: Path) -> Finding:
             " does not count; nor does ALiBi on copy, for −|t − i| is largest at the answer.",
             *evidence,
             figure(path, "tokens right by length"),
+            "With a score of zero the bar is reached on "
+            + "; on ".join(f"{task}: {', '.join(ways) or 'none'}" for task, ways in alone.items())
+            + ". There the positions do it, whatever the score.",
             f"Learned positions cannot be asked: “{_refusal()}”.",
             "One query serves all positions here, or two do (location), for no parameter may"
-            " belong to a position. For reverse, models without location know the length from a"
-            " GRU over the source.",
+            " belong to a position. To reverse without location takes a GRU over the source, which"
+            f" tells the length{'' if full else '; that is left to `--full`'}.",
         ],
     )
 
