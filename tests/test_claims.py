@@ -220,6 +220,24 @@ def test_the_built_in_answer_does_not_count(module, findings):
     assert "on copy: relative (bilinear); on reverse: none" in judged({relative})
 
 
+def test_the_difference_at_the_shortest_length_may_be_one_of_speed(module, findings):
+    claim, told = findings.CLAIMS[4], "how fast they learn"
+
+    def judged(at_shortest):
+        def share(each):
+            short = each.settings().task.max_length == 4
+            return 0.992 if each.score == "mlp" else at_shortest if short else 0.5
+
+        finding = claim.finding(shares(module, claim, False, share), False, Path("claims"))
+        assert finding.verdict == "holds against all of elman, gru, lstm"
+        return " ".join(finding.evidence)
+
+    assert told in judged(0.3)
+    assert "elman from length 4 on" in judged(0.3)
+    assert told not in judged(0.992)
+    assert "elman from length 8 on" in judged(0.992)
+
+
 def test_models_without_attention_get_as_much_time(module, findings):
     claim, grids = findings.CLAIMS[4], module("claims_grids")
     results = shares(module, claim, True, lambda _: 0.5)
