@@ -425,7 +425,7 @@ def _refusal() -> str:
 
 def published(results: Results, full: bool, figures: Path) -> Finding:
     grid, lengths = grids.published(full), grids.PUBLISHED_LENGTHS[full]
-    rows, above, at_bar = [], {}, {}
+    rows, above, at_bar, unlearned = [], {}, {}, []
     panels: dict[str, dict] = {task: {} for task in grids.PUBLISHED}
     for (task, score), each in grid.items():
         result = results[each]
@@ -436,6 +436,8 @@ def published(results: Results, full: bool, figures: Path) -> Finding:
         trained = result.spread(TOKENS)
         rows.append([task, score, trained, mean, f"{best:.3f}"])
         panels[task][score] = {n: (s.mean, s.sd) for n, s in zip(lengths, each_length, strict=True)}
+        if not is_solved(trained):
+            unlearned.append(f"{task} ({score})")
         if score != "uniform":
             above[f"{task} ({score})"] = is_better(mean, Spread(best, 0.0))
             at_bar[f"{task} ({score})"] = is_solved(mean)
@@ -450,6 +452,8 @@ def published(results: Results, full: bool, figures: Path) -> Finding:
             " (arXiv 2207.02098).",
             table(["task", "score", "up to 40", "beyond", "published"], rows),
             figure(path, "tokens right by length"),
+            "Not solved on the lengths of training either, so that nothing is shown of longer ones:"
+            f" {', '.join(unlearned) or 'none'}.",
             f"Solved is a mean of {SOLVED}. Their protocol differs: there every length from 41 to"
             " 500 is tested, `END` is not counted, each setting is the best of ten seeds, and"
             " models are trained for far longer. Half of the tokens are right by guessing.",
