@@ -488,7 +488,7 @@ def costs(rows: list[costing.Cost], full: bool, figures: Path) -> Finding:
     return Finding(
         verdict(quadratic, "for"),
         [
-            "Forward and backward, the fastest of some rounds; batch 1, one head of 64 features, as"
+            f"Forward and backward, median of {costing.ROUNDS[full]} rounds; batch 1, one head of 64 features, as"
             " many queries as keys; KeyOnly is causal, a mean up to each position. Exponents are"
             f" slopes over the longer half of the lengths; quadratic is more than {QUADRATIC}."
             " Memory is what the compiled program needs besides its inputs and results.",
