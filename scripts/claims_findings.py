@@ -488,8 +488,9 @@ def costs(rows: list[costing.Cost], full: bool, figures: Path) -> Finding:
     return Finding(
         verdict(quadratic, "for"),
         [
-            f"Forward and backward, median of {costing.ROUNDS[full]} rounds; batch 1, one head of 64"
-            " features, as many queries as keys; KeyOnly is causal, a mean up to each position. Exponents are"
+            f"Forward and backward, median of {costing.ROUNDS[full]} rounds; batch 1, one head of"
+            " 64 features, as many queries as keys; KeyOnly is causal, a mean up to each position."
+            " Exponents are"
             f" slopes over the longer half of the lengths; quadratic is more than {QUADRATIC}."
             " Memory is what the compiled program needs besides its inputs and results.",
             table(header, lines),
