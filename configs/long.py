@@ -1,7 +1,11 @@
 """Trained on up to 16 symbols, tested on up to 1024: a decoder that is aware of location.
 
-python train.py --config configs/long.py            # or :bilinear, :uniform, …
-python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
+    python train.py --config configs/long.py            # or :bilinear, :uniform, …
+    python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
+
+Reverse, seeds 110 to 114, 32 sequences of each length: mlp 1.0000 exact at 256 and at 1024. The first
+1,200 updates are enough for bilinear, not for mlp: of seeds 100 to 104 one failed beyond 20 symbols on
+reverse, two beyond 64 on copy.
 """
 
 from ml_collections import ConfigDict
