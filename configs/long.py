@@ -3,9 +3,10 @@
     python train.py --config configs/long.py            # or :bilinear, :uniform, …
     python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
 
-Reverse, seeds 110 to 114, 32 sequences of each length: mlp 1.0000 exact at 256 and at 1024. The first
-1,200 updates are enough for bilinear, not for mlp: of seeds 100 to 104 one failed beyond 20 symbols on
-reverse, two beyond 64 on copy.
+Seeds 110 to 114, 32 sequences of each length, exact match at 256 and at 1024: bilinear 1.0000 and
+1.0000 on copy and on reverse; mlp 1.0000 and 1.0000 on reverse, 0.76 ± 0.43 and 0.73 ± 0.42 on
+copy, where some seeds slip. With 1,200 updates, seeds 100 to 104, mlp slipped on reverse too
+(0.80 ± 0.45).
 """
 
 from ml_collections import ConfigDict
