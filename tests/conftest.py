@@ -1,7 +1,15 @@
 """Shared by all tests."""
 
+import os
+
 import jax
 import pytest
+
+# Compiling is most of what these tests do, and this makes it three times faster. The
+# environment counts for programs that tests start, too.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

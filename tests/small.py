@@ -1,7 +1,6 @@
 """Experiments that are small enough for a test."""
 
 import io
-import os
 import shutil
 from contextlib import contextmanager
 
@@ -14,12 +13,6 @@ from rich.console import Console
 from attention.training.loop import train
 from attention.training.settings import default_config, read_settings
 from attention.training.state import Status, TrainState, abstract_state
-
-# Compiling is most of what these tests do, and this makes it three times faster. The
-# environment counts for programs that tests start, too.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-jax.config.update("jax_disable_most_optimizations", True)
 
 SMALL = {
     "model.dim": 6,

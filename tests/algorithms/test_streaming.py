@@ -476,7 +476,7 @@ def test_bfloat16_is_that_of_arguments_and_context_alone(kind):
     }
     eps = float(jnp.finfo(jnp.bfloat16).eps)
     assert_close(context, expected[0], eps)
-    assert_close(gradient, expected[1], 4 * eps)
+    assert_close(gradient, expected[1], 6 * eps)  # a sum of terms rounded one by one
 
 
 # Memory
