@@ -52,8 +52,9 @@ up() {
 
 start() {
     [ $# -gt 0 ] || die "run what? run --config configs/copy.py --grid score=linear,mlp --seeds 8"
-    run ray exec "$CLUSTER" \
-        "$(detached "python scripts/sweep.py --engine ray --address auto $(all_quoted "$@")" sweep.log)"
+    # Named, for a cluster that has no TPU VM yet would be taken for one of CPUs. The last one counts.
+    local sweep="python scripts/sweep.py --engine ray --address auto --resources TPU=1"
+    run ray exec "$CLUSTER" "$(detached "$sweep $(all_quoted "$@")" sweep.log)"
 }
 
 down() {
