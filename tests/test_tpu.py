@@ -169,8 +169,8 @@ EACH_COMMAND = [
     (
         "sweep.sh run --config configs/copy.py --grid score=linear,mlp --seeds 8",
         f"ray exec dist/cluster.yaml '{IN_BACKGROUND} python scripts/sweep.py --engine ray"
-        " --address auto --resources TPU=1 --config configs/copy.py --grid score=linear,mlp --seeds 8"
-        " > sweep.log 2>&1 < /dev/null &)'",
+        " --address auto --resources TPU=1 --config configs/copy.py --grid score=linear,mlp"
+        " --seeds 8 > sweep.log 2>&1 < /dev/null &)'",
     ),
     ("sweep.sh logs", "ray exec dist/cluster.yaml 'tail -n 50 -F attention/sweep.log'"),
     (

@@ -70,11 +70,12 @@ wait_for_it() {
 }
 
 install() {
+    local unpack='mkdir -p attention && tar -xzf attention.tar.gz -C attention && cd attention'
     local mount=''
     [ -z "${STORE:-}" ] || mount=" && bash scripts/tpu/mount.sh $(quoted "$STORE")"
     pack
     tpu tpu-vm scp dist/attention.tar.gz "$NAME:" --worker=all
-    everywhere "mkdir -p attention && tar -xzf attention.tar.gz -C attention && cd attention$mount && bash scripts/tpu/install.sh tpu"
+    everywhere "$unpack$mount && bash scripts/tpu/install.sh tpu"
 }
 
 start() {
