@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention.models.location import REACH, LocationDecoder
+from attention.models.location import GAIN, REACH, LocationDecoder
 from attention.normalizers import sparsemax
 from attention.scores import Bilinear, Uniform
 
@@ -43,7 +43,7 @@ def test_the_weights_are_those_of_a_loop(decoder):
                     for seen, kernel in zip((before, total), kernels, strict=True):
                         for shift in range(-REACH, REACH + 1):
                             drawn = seen.get(place - shift, 0.0)
-                            located[place] += kernel[head, REACH + shift] * drawn
+                            located[place] += GAIN * kernel[head, REACH + shift] * drawn
                 expected = np.asarray(sparsemax(jnp.asarray(located, jnp.float32)))
                 np.testing.assert_allclose(weights[n, head, step, : LENGTH[n]], expected, atol=1e-4)
                 assert np.all(np.asarray(weights[n, head, step, LENGTH[n] :]) == 0)
@@ -56,7 +56,7 @@ def test_one_place_ahead_is_a_copy_of_any_length():
     decoder = LocationDecoder(
         Uniform, VOCABULARY, STEPS, DIM, normalizer="sparsemax", rngs=nnx.Rngs(0)
     )
-    decoder.location.previous[...] = jnp.zeros((1, 2 * REACH + 1)).at[0, REACH + 1].set(1.5)
+    decoder.location.previous[...] = jnp.zeros((1, 2 * REACH + 1)).at[0, REACH + 1].set(1.5 / GAIN)
     length = 997
     memory = jnp.asarray(np.random.default_rng(0).standard_normal((1, length, DIM)), jnp.float32)
     logits, greedy = jax.jit(decoder.logits), jax.jit(decoder.greedy, static_argnums=2)
