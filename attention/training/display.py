@@ -9,6 +9,7 @@ from rich.table import Table
 
 # Of tasks where several outputs are right.
 ERROR_RATES = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+NOT_OF_ALL = {"query_dependence": "query dependence", **ERROR_RATES}
 
 
 class Display:
@@ -98,13 +99,13 @@ def report_table(report: dict[str, Any], title: str) -> Table:
     ]
     aligned = [row for _, row, _ in rows if row["alignment_accuracy"] is not None]
     heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
-    rates = [name for name in ERROR_RATES if name in report["all"]]
+    some = [name for name in NOT_OF_ALL if report["all"].get(name) is not None]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
-    columns += [ERROR_RATES[name] for name in rates]
+    columns += [NOT_OF_ALL[name] for name in some]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right")
     for name, row, deviations in rows:
-        cells = map(_share, _shares(row, rates, heads), _shares(deviations, rates, heads))
+        cells = map(_share, _shares(row, some, heads), _shares(deviations, some, heads))
         table.add_row(name, str(row["sequences"]), *cells)
     return table
 
@@ -120,9 +121,9 @@ def _population(replicas: list[dict[str, Any]]) -> str:
     return f", mean ± sd of {len(replicas) - failed} {members}{left_out}"
 
 
-def _shares(row: dict[str, Any], rates: list[str], heads: int) -> list[float | None]:
+def _shares(row: dict[str, Any], some: list[str], heads: int) -> list[float | None]:
     """The numbers of a row, None where there is none."""
-    names = ("token_accuracy", "exact_match", "alignment_accuracy", *rates)
+    names = ("token_accuracy", "exact_match", "alignment_accuracy", *some)
     by_head = row.get("alignment_accuracy_by_head") or [None] * heads
     return [row.get(name) for name in names] + (by_head if heads > 1 else [])
 

@@ -40,7 +40,8 @@ def test_the_table_has_a_row_a_length_and_a_column_a_head(finished, tmp_path):
     run = copy_of(finished, tmp_path)
     shown = shown_by(evaluate, run, None, [2, 3])
     assert f"{run}, step 13, test" in shown
-    for word in ("token accuracy", "exact match", "alignment accuracy", "head 0", "head 1"):
+    shares = ("token accuracy", "exact match", "alignment accuracy", "query dependence")
+    for word in (*shares, "head 0", "head 1"):
         assert word in shown
     rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
     assert rows == ["all", "2", "3"]
