@@ -1,7 +1,7 @@
 """Attention with any score function: a few lines about two vectors, and everything else follows."""
 
 from attention import biases, masks, normalizers
-from attention.attend import attend, attend_with_weights
+from attention.attend import attend, attend_sharded, attend_with_weights
 from attention.forms import Additive, InnerProduct, KeyOnly, Pairwise, form_of
 from attention.layers import Attention
 from attention.scores import (
@@ -42,6 +42,7 @@ __all__ = [
     "Trilinear",
     "Uniform",
     "attend",
+    "attend_sharded",
     "attend_with_weights",
     "biases",
     "form_of",

@@ -5,9 +5,18 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from attention.algorithms import additive, dense, inner_product, key_only, prefix, streaming
+from attention.algorithms import (
+    additive,
+    dense,
+    inner_product,
+    key_only,
+    prefix,
+    sharded,
+    streaming,
+)
 from attention.biases import Bias
 from attention.forms import (
     Additive,
@@ -105,6 +114,46 @@ def attend_with_weights(
     _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
     return dense.attend(form, values, mask, bias, normalize)
+
+
+def attend_sharded(
+    form: Form,
+    values: Float[Array, "*lead keys value_dim"],
+    *,
+    mesh: Mesh,
+    axis: str,
+    mask: Mask | None = None,
+    bias: Bias | None = None,
+    normalizer: str = "softmax",
+) -> Float[Array, "*lead queries value_dim"]:
+    """`attend`, with the keys and values in equal shares on the devices along a mesh axis.
+
+    For keys too many for one device: see `attention.algorithms.sharded`. Queries, parameters,
+    mask and bias are on every device along that axis, and so is the context.
+    Any number of keys will do, but only one that the devices divide can arrive in shares.
+
+    Args:
+      form: the scores of all pairs.
+      values: what is mixed.
+      mesh: of devices; leading axes may be sharded over other axes of it.
+      axis: of the mesh, for the keys.
+      mask: which query may attend to which key, by their indices among all.
+      bias: what positions add to the scores, by their indices among all.
+      normalizer: `softmax` or `sigmoid`.
+
+    Raises:
+      ValueError: shapes do not fit, or the request is impossible; the message names what
+        was given and what is possible.
+    """
+    _check(form, values, mask)
+    if axis not in mesh.axis_names:
+        raise ValueError(f"axis={axis!r} is not of the mesh; choose {', '.join(mesh.axis_names)}")
+    if normalizer not in sharded.NORMALIZERS:
+        raise ValueError(
+            f"normalizer={normalizer!r} cannot be merged over devices;"
+            f" choose {', '.join(sharded.NORMALIZERS)}"
+        )
+    return sharded.attend(form, values, mask, bias, normalizer, mesh, axis)
 
 
 def _possible(

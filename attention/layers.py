@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from attention.algorithms import dense
-from attention.attend import Implementation, attend, attend_with_weights
+from attention.attend import Implementation, attend, attend_sharded, attend_with_weights
 from attention.biases import Bias
 from attention.forms import Form, form_of
 from attention.masks import Mask
@@ -100,6 +101,29 @@ class Attention(nnx.Module):
             bias=self.bias,
             normalizer=self.normalizer,
             implementation=self.implementation,
+        )
+        return _join_heads(context)
+
+    def sharded(
+        self,
+        queries: PyTree,
+        keys: PyTree,
+        values: Float[Array, "*batch keys value_dim"] | None = None,
+        *,
+        mesh: Mesh,
+        axis: str,
+        mask: Mask | None = None,
+    ) -> Float[Array, "*batch queries value_dim"]:
+        """The context of every query, keys and values in equal shares along a mesh axis."""
+        form, values = self._form_and_values(queries, keys, values)
+        context = attend_sharded(
+            form,
+            values,
+            mesh=mesh,
+            axis=axis,
+            mask=mask,
+            bias=self.bias,
+            normalizer=self.normalizer,
         )
         return _join_heads(context)
 

@@ -33,15 +33,18 @@ def attend(
     """The context of every query, for the normalizers `softmax` and `sigmoid`."""
     tiles, floats, others = cut(form, values, mask, bias, values.shape[:-2])
     if normalizer == "softmax":
-        context, _ = _softmax(tiles, floats, others)
+        context, _ = softmax(tiles, floats, others)
     else:
-        context = _sigmoid(tiles, floats, others)
+        context = sigmoid(tiles, floats, others, count(tiles, floats, others))
     return tiles.join(context).astype(values.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Array, Array]:
-    """The contexts and the logarithms of the normalizers; zero for a query with no key."""
+def softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Array, Array]:
+    """The contexts and the logarithms of the normalizers.
+
+    For a query with no key they are zero and the lowest number there is.
+    """
     lowest = float(jnp.finfo(tiles.dtype).min)
 
     def update(rows: tuple[Array, Array, Array], tile: Tile) -> tuple[Array, Array, Array]:
@@ -58,13 +61,15 @@ def _softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Ar
     greatest, total, mixed = tiles.scan(update, initial, floats, others)
     some = total > 0
     total = jnp.where(some, total, 1.0)
-    return mixed / total[..., None], jnp.where(some, greatest + jnp.log(total), 0.0)
+    return mixed / total[..., None], jnp.where(some, greatest + jnp.log(total), lowest)
 
 
-@_softmax.defjvp
+@softmax.defjvp
 def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     (floats, others), (d_floats, _) = primals, tangents
-    context, log_total = _softmax(tiles, floats, others)
+    context, log_total = softmax(tiles, floats, others)
+    # With no key there is nothing to divide by, and less the lowest number exp would overflow.
+    log_divisor = jnp.where(log_total > jnp.finfo(tiles.dtype).min, log_total, 0.0)
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def turn(sums: tuple[Array, Array], pair: Array) -> tuple[tuple[Array, Array], None]:
@@ -75,7 +80,7 @@ def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, 
         (scores, values), (d_scores, d_values), allowed = jax.jvp(
             scores_and_values, (floats,), (d_floats,), has_aux=True
         )
-        weights = _where(allowed, jnp.exp(scores - log_total[pair[0]][..., None]), 0.0)
+        weights = _where(allowed, jnp.exp(scores - log_divisor[pair[0]][..., None]), 0.0)
         change = weights * d_scores
         mixed, d_log_total = sums
         mixed = mixed.at[pair[0]].add(_mix(change, values) + _mix(weights, d_values))
@@ -86,15 +91,19 @@ def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, 
     return (context, log_total), (mixed - context * d_log_total[..., None], d_log_total)
 
 
-def _sigmoid(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
-    """The contexts. Each key is weighed by itself: no rule is needed but that of a sum."""
+def count(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
+    """How many keys each query may attend to."""
 
-    def count(rows: Array, tile: Tile) -> Array:
+    def add(rows: Array, tile: Tile) -> Array:
         if tile.allowed is None:
             return rows + tile.key_index.size
         return rows + jnp.sum(tile.allowed, axis=-1)
 
-    num_keys = tiles.scan(count, tiles.full(0.0, dtype=jnp.int32), floats, others)
+    return tiles.scan(add, tiles.full(0.0, dtype=jnp.int32), floats, others)
+
+
+def sigmoid(tiles: Tiles, floats: list[Array], others: list[Array], num_keys: Array) -> Array:
+    """The contexts. Each key is weighed by itself: no rule is needed but that of a sum."""
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def turn(mixed: Array, pair: Array) -> tuple[Array, None]:

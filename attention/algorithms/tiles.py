@@ -150,7 +150,7 @@ def cut(
 ) -> tuple[Tiles, list[Array], list[Array]]:
     """A problem cut into tiles: the plan, its arrays with derivatives, and the others."""
     num_queries, num_keys = size_of(form, len(lead))
-    query_block, key_block = _block_sizes(form, math.prod(lead), num_queries, num_keys)
+    query_block, key_block = block_sizes(form, math.prod(lead), num_queries, num_keys)
     data, static = (
         {name: getattr(form, name) for name in field_names(type(form), static=static)}
         for static in (False, True)
@@ -200,7 +200,8 @@ def _scores(form: Form) -> Float[Array, "batch queries keys"]:
     return dense.scores(form)
 
 
-def _block_sizes(form: Form, batch: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+def block_sizes(form: Form, batch: int, num_queries: int, num_keys: int) -> tuple[int, int]:
+    """How many queries and how many keys a tile has."""
     tile_size = PAIRWISE_TILE_SIZE if isinstance(form, Pairwise) else TILE_SIZE
     side = math.isqrt(tile_size // max(1, batch))
     key_block = min(num_keys, LARGEST_BLOCK, max(1, side))
