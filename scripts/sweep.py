@@ -3,12 +3,16 @@
     python scripts/sweep.py --config configs/copy.py --grid score=linear,mlp,bilinear \
         --grid optimizer.learning_rate=1e-3,3e-3 --seeds 8 --jobs 2
 
+    python scripts/sweep.py --config configs/copy.py --space configs/sweeps/copy.py \
+        --random 20 --seeds 2 --jobs 2
+
 A trial is one combination with one seed. `score` is the argument of the config; other fields go
 by their dotted path, as in `--config.optimizer.learning_rate`, and are checked as there. Trials
 that differ only in seed, learning rate, clip norm or weight decay are trained together, by one
 program in one process; of the others, `--jobs` processes run at once. The same command again skips
-what is done, goes on with what is half done and tries again what failed. Writes results.csv, a
-row a trial, and curves.png (extra `bench`) to the workdir, and prints the ranks: mean ± standard
+what is done, goes on with what is half done and tries again what failed; so does one that asks for
+more in the same folder. Writes to the workdir results.csv, a row a trial, and with the extra
+`bench` curves.png and fields.png, what each field does; prints the ranks: mean ± standard
 deviation over seeds.
 """
 
@@ -28,7 +32,9 @@ from rich.live import Live
 from rich.table import Table
 from sweep_folder import Group, begin, check, left, make_group, result_of
 from sweep_results import report
+from sweep_space import draws, extremes, read_space
 from sweep_trials import (
+    Command,
     Trial,
     config_flags_of,
     in_groups,
@@ -42,12 +48,15 @@ from attention.training.experiment import build, read_source
 from attention.training.interruption import Interruption, noticed_interruptions
 from attention.training.replicas import join
 from attention.training.run import alone
-from attention.training.settings import read_config
+from attention.training.settings import UsageError, read_config
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "config file, such as configs/copy.py", lock_config=True
 )
 GRID = flags.DEFINE_multi_string("grid", [], "field=value,value; once for each field")
+RANDOM = flags.DEFINE_integer("random", None, "draws from --space, in the place of a grid", 1)
+SPACE = flags.DEFINE_string("space", None, "file of a space, such as configs/sweeps/copy.py")
+RANDOM_SEED = flags.DEFINE_integer("random_seed", 0, "of the draws")
 SEEDS = flags.DEFINE_integer("seeds", 1, "of each combination, from config.seed on", 1)
 JOBS = flags.DEFINE_integer("jobs", 1, "processes at once", 1)
 WORKDIR = flags.DEFINE_string(
@@ -61,10 +70,10 @@ CHILD = Path(__file__).with_name("sweep_group.py")
 
 def main() -> int:
     base = read_config(CONFIG.value)
-    file, fields = config_flags_of(sys.argv[1:])
-    trials = make_trials(file, fields, read_grid(GRID.value), SEEDS.value)
+    trials = _trials(*config_flags_of(sys.argv[1:]))
     given = WORKDIR.value
-    folder = Path(given or f"runs/sweep-{base.name}-{_hash_of(trials)}")
+    named_by = trials[:1] if RANDOM.value else trials  # so that more draws go on in the folder
+    folder = Path(given or f"runs/sweep-{base.name}-{_hash_of(named_by)}")
     check(folder, trials)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for those who train
     for group in in_groups(trials):
@@ -75,6 +84,20 @@ def main() -> int:
     with alone(folder):
         begin(folder, trials)
         return _sweep(folder, trials, console)
+
+
+def _trials(file: str, fields: list[str]) -> list[Trial]:
+    if SPACE.value is None and RANDOM.value is None:
+        return make_trials(Command(file, fields), read_grid(GRID.value), SEEDS.value)
+    if SPACE.value is None or RANDOM.value is None:
+        raise UsageError("--random and --space: one needs the other, a number of draws from a file")
+    if GRID.value:
+        raise UsageError(f"--grid={GRID.value[0]!r}: goes into --space as a list, with --random")
+    random, space = Command(file, fields, "--random"), read_space(SPACE.value)
+    asked = draws(space, RANDOM.value, RANDOM_SEED.value)
+    for values in extremes(space, asked[0]):
+        random.settings(values)  # what is out of range is told, whether drawn or not
+    return make_trials(random, asked, SEEDS.value)
 
 
 def _hash_of(trials: Sequence[Trial]) -> str:

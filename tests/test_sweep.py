@@ -18,6 +18,8 @@ from attention.training.settings import UsageError
 
 SCRIPTS = ROOT / "scripts"
 SWEEP = "scripts/sweep.py"
+FILE = COPY.partition("=")[2]
+SPACE = ROOT / "configs" / "sweeps" / "copy.py"
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
@@ -33,9 +35,9 @@ def here(tmp_path, monkeypatch):
 
 
 def trials_of(grid, seeds=1, fields=()):
-    from sweep_trials import make_trials, read_grid
+    from sweep_trials import Command, make_trials, read_grid
 
-    return make_trials(COPY.partition("=")[2], [*TINY, *fields], read_grid(grid), seeds)
+    return make_trials(Command(FILE, [*TINY, *fields]), read_grid(grid), seeds)
 
 
 # What is asked for.
@@ -55,9 +57,9 @@ def test_the_trials_are_every_combination_with_every_seed():
 
 
 def test_a_value_may_have_commas_in_brackets():
-    from sweep_trials import make_trials, read_grid
+    from sweep_trials import Command, make_trials, read_grid
 
-    trials = make_trials(COPY.partition("=")[2], [], read_grid(["eval.lengths=(3,),(1,2)"]), 1)
+    trials = make_trials(Command(FILE, []), read_grid(["eval.lengths=(3,),(1,2)"]), 1)
     assert [trial.settings.eval.lengths for trial in trials] == [(3,), (1, 2)]
 
 
@@ -106,6 +108,12 @@ def test_groups_share_all_that_has_a_shape():
         (["score=dot"], ["'score=dot' is not a flag"]),
         (["--grid=train.steps=3,5"], ["--config.train.steps=2: ", "--grid train.steps=…"]),
         (["--seeds=2", f"--config.seed={2**32 - 1}"], ["the last seed would be above"]),
+        (["--random=3"], ["--random and --space: one needs the other"]),
+        ([f"--space={SPACE}"], ["--random and --space: one needs the other"]),
+        ([f"--space={SPACE}", "--random=0"], ["--random=0"]),
+        ([f"--space={SPACE}", "--random=3", "--grid=score=dot"], ["--grid='score=dot'", "--space"]),
+        (["--space=no.py", "--random=3"], ["--space=no.py: FileNotFoundError"]),
+        ([f"--space={FILE}", "--random=3"], ["copy.py: needs a get_space()"]),
     ],
 )
 def test_a_bad_sweep_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):
@@ -115,6 +123,95 @@ def test_a_bad_sweep_is_told_in_one_line_before_anything_starts(monkeypatch, her
     for words in told:
         assert words in err
     assert files(here) == {}
+
+
+def space_file(here, space):
+    """A file in a folder of its own."""
+    file = here.parent / "space.py"
+    imports = "from attention.training.ranges import log_uniform, uniform"
+    file.write_text(f"{imports}\ndef get_space():\n    return {space}\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("space", "count", "told"),
+    [
+        ("{}", 3, ["needs a get_space() that returns fields"]),
+        (
+            "{'train.stepz': uniform(3, 5)}",
+            3,
+            ["--random train.stepz=3: ", "log_every_steps, steps"],
+        ),
+        ("{'score': ['dot', 'mpl']}", 1, ["--random score=mpl: ", "'mpl' is unknown"]),
+        ("{'model.heads': uniform(1.0, 2.0)}", 3, ["model.heads=1.0: ", "invalid literal for int"]),
+        ("{'model.dropout': uniform(0.5, 1.0)}", 1, ["model.dropout=1.0", "less than 1"]),
+        ("{'optimizer.learning_rate': log_uniform(0, 1)}", 3, ["log_uniform(0, 1): both ends"]),
+        ("{'optimizer.learning_rate': uniform(2, 1)}", 3, ["uniform(2, 1): ", "the lower first"]),
+        ("{'score': []}", 3, ["'score': [] is neither a range"]),
+        ("{'seed': uniform(1, 9)}", 3, ["'seed': seeds are swept by --seeds"]),
+        ("{'model.heads': [1, 2, 4]}", 5, ["--random=5: the space has 3 different draws"]),
+        ("{'train.steps': [3, 5]}", 2, ["--config.train.steps=2: ", "--random train.steps=…"]),
+        ("{'score': nothing}", 1, ["NameError: name 'nothing' is not defined"]),
+    ],
+)
+def test_a_bad_space_is_told_in_one_line(monkeypatch, here, space, count, told):
+    flags = [f"--space={space_file(here, space)}", f"--random={count}"]
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    for words in told:
+        assert words in err
+    assert files(here) == {}
+
+
+def test_draws_are_of_the_space_and_more_of_them_begin_with_the_fewer(here):
+    from sweep_space import draws, read_space
+
+    space = "{'score': ['dot', 'mlp'], 'model.dropout': uniform(0.1, 0.7)}"
+    found = draws(read_space(str(space_file(here, space))), 97, 3)
+    assert found[:2] == [  # as they were in the process that wrote this test
+        {"score": "dot", "model.dropout": "0.5662"},
+        {"score": "mlp", "model.dropout": "0.6881"},
+    ]
+    assert {draw["score"] for draw in found} == {"dot", "mlp"}
+    values = sorted(float(draw["model.dropout"]) for draw in found)
+    assert 0.1 <= values[0] < 0.15 < 0.35 < values[48] < 0.45 < 0.65 < values[-1] <= 0.7
+    again = read_space(str(space_file(here, space)))
+    assert draws(again, 13, 3) == found[:13]
+    assert draws(again, 13, 4) != found[:13]
+    more = read_space(str(space_file(here, space.replace("{", "{'model.heads': [1, 2], "))))
+    kept = [{name: draw[name] for name in found[0]} for draw in draws(more, 13, 3)]
+    assert kept == found[:13]
+    few = draws(read_space(str(space_file(here, "{'model.heads': [1, 2, 4]}"))), 3, 0)
+    assert sorted(draw["model.heads"] for draw in few) == ["1", "2", "4"]
+
+
+def test_a_sweep_may_grow(begun):
+    from sweep_folder import begin, check, left, make_group
+
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group)
+    group.record()
+    more = trials_of(["score=linear,dot"], 3)
+    check(folder, more)
+    begin(folder, more)
+    assert left(folder, more) == more[3:]
+    with pytest.raises(UsageError, match="6 trials there, 3 now, 3 common"):
+        check(folder, trials)
+
+
+def test_more_draws_go_on_in_the_same_folder(monkeypatch, here):
+    """Which is told of a folder that is taken."""
+    flags = [f"--space={SPACE}", "--seeds=2"]
+    names = set()
+    for count in (2, 3):
+        monkeypatch.setattr("sweep_folder.left", lambda folder, trials: [])
+        status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags, f"--random={count}")
+        assert (status, err) == (0, "")
+        names |= set(Path("runs").iterdir())
+        assert "finished already" in out
+    (name,) = names
+    assert len(json.loads((name / "sweep.json").read_text())) == 6
 
 
 # What is done.
@@ -272,6 +369,30 @@ def test_curves_are_of_the_seeds_of_a_configuration(begun):
     (group.run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     found = curves(folder, [(trial, result_of(folder, trial)) for trial in trials])
     assert found == {"score=linear": {3: [0.03, 0.13], 5: [0.05, pytest.approx(0.15)]}}
+
+
+def test_coordinates_are_heights_on_an_axis():
+    from sweep_plots import coordinates
+
+    assert coordinates([1, 3, 2]) == [0, 1, 0.5]
+    assert coordinates([1e-4, 1e-2, 1e-1]) == [0, pytest.approx(2 / 3), 1]  # by the logarithm
+    assert coordinates([0, 50, 100]) == [0, 0.5, 1]
+    assert coordinates(["mlp", "dot", "rbf", "dot"]) == [0.5, 0, 1, 0]
+    assert coordinates([True, False]) == [1, 0]
+    assert coordinates([3, 3]) == [0.5, 0.5]
+
+
+def test_an_outcome_is_a_mean_over_seeds(begun):
+    from sweep_folder import make_group, result_of
+    from sweep_results import outcomes
+
+    folder, trials = begun
+    assert outcomes([(trial, None) for trial in trials]) == [({"score": "linear"}, None)]
+    group = make_group(folder, trials)
+    finish(group, failed=[0])
+    group.record()
+    rows = [(trial, result_of(folder, trial)) for trial in trials]
+    assert outcomes(rows) == [({"score": "linear"}, pytest.approx(0.15))]  # 0.1 and 0.2
 
 
 # In processes of their own.
