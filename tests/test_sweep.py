@@ -104,7 +104,7 @@ def test_groups_share_all_that_has_a_shape():
         (["--grid=model.heads=1,3"], ["config.model.heads=3", "config.model.dim=4"]),
         (["--seeds=0"], ["--seeds=0"]),
         (["--jobs=none"], ["--jobs=none"]),
-        (["--engine=ray"], ["engine"]),
+        (["--engine=dask"], ["--engine=dask", "local", "ray"]),
         (["score=dot"], ["'score=dot' is not a flag"]),
         (["--grid=train.steps=3,5"], ["--config.train.steps=2: ", "--grid train.steps=…"]),
         (["--seeds=2", f"--config.seed={2**32 - 1}"], ["the last seed would be above"]),
