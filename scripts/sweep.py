@@ -12,7 +12,7 @@ Trials that differ only in seed, learning rate, clip norm or weight decay are tr
 one program in one process. The other groups are trained `--jobs` at once on this machine or, with
 `--engine ray` (extra `sweep`), as tasks on a Ray cluster, each with a TPU or GPU if there is any:
 
-    python scripts/sweep.py … --engine ray --address auto --resources TPU=4 --workdir <shared folder>
+    python scripts/sweep.py … --engine ray --address auto --resources TPU=4 --workdir /shared/it
 
 All its machines must see the working directory, this code and the workdir at the same paths.
 
