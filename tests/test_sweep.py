@@ -3,8 +3,6 @@
 import csv
 import fcntl
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -415,36 +413,42 @@ def wait_for(condition, seconds=100):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypatch, here, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    from sweep_folder import begin, make_group
+
     flags = [COPY, *TINY, *ABSURD, *KILLED]
     trials = trials_of([flag.removeprefix("--grid=") for flag in KILLED[:2]], 1, ABSURD)
-    good, bad, second_good, second_bad = (
-        here / "sweep" / "trials" / trial.id / "result.json" for trial in trials
-    )
+    folder = here / "sweep"
+    folder.mkdir()
+    begin(folder, trials)
+    first = make_group(folder, trials[:2])
+    finish(first)
+    first.record()
+    before = files(first.run.path), files(folder / "trials")
     killed = subprocess.Popen([sys.executable, ROOT / SWEEP, *flags], stdout=subprocess.DEVNULL)
-    wait_for(good.exists)
-    groups = here / "sweep" / "groups"
-    wait_for(lambda: len(list(groups.glob("*/.lock"))) == 2)
-    killed.send_signal(signal.SIGKILL)
+    wait_for(lambda: list((folder / "groups").glob("*/.lock")))
+    killed.kill()
     killed.wait()
-    wait_for(lambda: not any(is_locked(lock.parent) for lock in groups.glob("*/.lock")), 5)
-    assert not second_good.exists()
-    first = json.loads(good.read_text())
-    assert json.loads(bad.read_text())["status"] == "failed"
-    before = files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns
+    (lock,) = (folder / "groups").glob("*/.lock")
+    wait_for(lambda: not is_locked(lock.parent), 5)
+    assert (files(first.run.path), files(folder / "trials")) == before
 
     status, out, err = run(monkeypatch, SWEEP, *flags, "--jobs=2")
     assert (status, err) == (1, "")  # since an absurd rate fails however often it is tried
-    assert "3 of 4 trials to train, as 2 groups, 2 at once" in out
-    assert (files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns) == before
-    found = {path: json.loads(path.read_text()) for path in (second_good, second_bad, bad)}
-    assert [result["status"] for result in found.values()] == ["done", "failed", "failed"]
-    assert found[second_good]["group"] == found[second_bad]["group"] != first["group"]
+    assert "2 of 4 trials to train, as 1 groups, 1 at once" in out
+    kept = {
+        name: content for name, content in files(folder / "trials").items() if name in before[1]
+    }
+    assert (files(first.run.path), kept) == before
+    good, bad = (
+        json.loads((folder / f"trials/{t.id}/result.json").read_text()) for t in trials[2:]
+    )
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert folder / good["group"] == folder / bad["group"] == lock.parent
     assert "failed: score=dot optimizer.learning_rate=3e+38 seed=0: at step 2 the loss" in out
-    assert out.count("1 of 1") == 0
     assert "0 of 1" in out
