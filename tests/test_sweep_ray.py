@@ -67,6 +67,21 @@ def fake_cluster():
         process.stdin.close()
 
 
+@contextmanager
+def driver(address):
+    """A sweep on a cluster."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / SWEEP, *FLAGS, f"--address={address}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def parent(process):
     """Of a process, by its number."""
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
@@ -93,14 +108,6 @@ def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tm
     def locked():
         return [lock.parent for lock in groups.glob("*/.lock") if is_locked(lock.parent)]
 
-    def driver(address):
-        return subprocess.Popen(
-            [sys.executable, ROOT / SWEEP, *FLAGS, f"--address={address}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
     with fake_cluster() as (address, second, kill_second), driver(address) as killed:
         wait_for(lambda: len(locked()) == 2)
         first = training()
@@ -108,6 +115,7 @@ def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tm
         os.kill(worker, signal.SIGKILL)
         kill_second()
         wait_for(lambda: not set(first) & set(training()), 10)
+        assert not list(groups.glob("*/result.json"))  # they did not just come to their end
 
         # One after another on the machine that is left.
         wait_for(lambda: list(trials.glob("*/result.json")) and locked())
