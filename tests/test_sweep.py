@@ -183,6 +183,19 @@ def test_draws_are_of_the_space_and_more_of_them_begin_with_the_fewer(here):
     assert sorted(draw["model.heads"] for draw in few) == ["1", "2", "4"]
 
 
+def test_a_space_in_configs_is_of_the_config_of_its_name():
+    from sweep_space import draws, extremes, read_space
+    from sweep_trials import Command, make_trials
+
+    for file in (ROOT / "configs" / "sweeps").glob("*.py"):
+        space = read_space(str(file))
+        found = draws(space, 5, 0)
+        asked = [*found, *extremes(space, found[0])]
+        distinct = list({tuple(values.items()): values for values in asked}.values())
+        trials = make_trials(Command(str(ROOT / "configs" / file.name), []), distinct, 1)
+        assert len(trials) == len(distinct) > 5
+
+
 def test_a_sweep_may_grow(begun):
     from sweep_folder import begin, check, left, make_group
 
