@@ -33,9 +33,11 @@ def plot_curves(found: Curves, path: Path) -> None:
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="step", ylabel="validation exact match", ylim=(-0.03, 1.03))
     axes.set_xlim(left=0)
-    axes.set_title("mean ± sd over seeds", fontsize=10)
+    are_named = len(found) <= MOST_NAMES
+    others = "" if are_named else f"; {len(found)} configurations, see results.csv"
+    axes.set_title(f"mean ± sd over seeds{others}", fontsize=10)
     axes.grid(alpha=0.3)
-    if any(found.values()) and len(found) <= MOST_NAMES:
+    if any(found.values()) and are_named:
         figure.legend(loc="outside right upper", fontsize=7, frameon=False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
