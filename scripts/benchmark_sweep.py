@@ -65,11 +65,7 @@ def commands(way: int, runs: int, jobs: int, folder: str) -> Commands:
             [train, CONFIG, f"--config.seed={seed}", f"--workdir={folder}/{seed}"]
             for seed in range(runs)
         ]
-    if way == 1:  # a field that changes no number, but which trials of one program share
-        apart = ",".join(str(3 + number) for number in range(runs))
-        asked = [f"--grid=train.keep_checkpoints={apart}", f"--jobs={jobs}"]
-    else:
-        asked = [f"--seeds={runs}"]
+    asked = [f"--seeds={runs}", *(["--together=1", f"--jobs={jobs}"] if way == 1 else [])]
     return [[sweep, CONFIG, *asked, f"--workdir={folder}/sweep"]]
 
 

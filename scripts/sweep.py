@@ -9,8 +9,9 @@
 A trial is one combination, or draw, with one seed. `score` is the argument of the config; other
 fields go by their dotted path, as in `--config.optimizer.learning_rate`, and are checked as there.
 Trials that differ only in seed, learning rate, clip norm or weight decay are trained together, by
-one program in one process. The other groups are trained `--jobs` at once on this machine or, with
-`--engine ray` (extra `sweep`), as tasks on a Ray cluster, each with a TPU or GPU if there is any:
+one program in one process: a group, of at most `--together` trials. `--jobs` groups are trained at
+once on this machine or, with `--engine ray` (extra `sweep`), as many as a Ray cluster has room for,
+each on a TPU or GPU if there is any:
 
     python scripts/sweep.py … --engine ray --address auto --resources TPU=4 --workdir /shared/it
 
@@ -62,6 +63,7 @@ RANDOM = flags.DEFINE_integer("random", None, "draws from --space, in the place 
 SPACE = flags.DEFINE_string("space", None, "file of a space, such as configs/sweeps/copy.py")
 RANDOM_SEED = flags.DEFINE_integer("random_seed", 0, "of the draws")
 SEEDS = flags.DEFINE_integer("seeds", 1, "of each combination, from config.seed on", 1)
+TOGETHER = flags.DEFINE_integer("together", None, "trials in one program (default: all alike)", 1)
 ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "what trains the groups")
 JOBS = flags.DEFINE_integer("jobs", 1, "of engine local: processes at once", 1)
 ADDRESS = flags.DEFINE_string(
@@ -86,7 +88,7 @@ def main() -> int:
     check(folder, trials)
     engine = _engine()
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for those who train
-    for group in in_groups(trials):
+    for group in in_groups(trials, TOGETHER.value):
         settings = join([trial.settings for trial in group])
         build(settings, read_source(settings))
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
@@ -133,7 +135,11 @@ def _sweep(folder: Path, trials: Sequence[Trial], engine: Engine, console: Conso
     if not waiting:
         console.print(f"{folder}: finished already, nothing to do", soft_wrap=True)
     else:
-        groups = [make_group(folder, together) for together in in_groups(waiting)]
+        # What is left of the groups of all trials: then one that is half done is the same again.
+        ids = {trial.id for trial in waiting}
+        whole = in_groups(trials, TOGETHER.value)
+        parts = ([trial for trial in group if trial.id in ids] for group in whole)
+        groups = [make_group(folder, part) for part in parts if part]
         console.print(
             f"{len(waiting)} of {len(trials)} trials to train, as {len(groups)} groups,"
             f" {engine.promise(len(groups))}; in {folder}",

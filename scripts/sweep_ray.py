@@ -137,7 +137,7 @@ class Task:
         try:
             return f"status {ray.get(self._reference)}"
         except ray.exceptions.RayError as error:
-            return " ".join([type(error).__name__, *str(error).split()])
+            return " ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
 
     def stop(self) -> None:
         _ray().cancel(self._reference)

@@ -183,9 +183,13 @@ def _value(settings: Settings, name: str) -> Any:
     return value
 
 
-def in_groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """The trials that one program can train at once, together."""
+def in_groups(trials: Iterable[Trial], most: int | None = None) -> list[list[Trial]]:
+    """The trials that one program can train at once, together; no more than so many."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(shared(trial.settings).model_dump_json(), []).append(trial)
-    return list(groups.values())
+    return [
+        group[start : start + (most or len(group))]
+        for group in groups.values()
+        for start in range(0, len(group), most or len(group))
+    ]

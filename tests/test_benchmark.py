@@ -87,11 +87,9 @@ def test_runs_per_hour_are_those_of_each_way(main, monkeypatch, capsys):
         "sweep.py",
         "sweep.py",
     ] * 2
-    assert [line[2] for line in ran[:4]] == [
-        *("--config.seed=0", "--config.seed=1"),
-        *("--grid=train.keep_checkpoints=3,4", "--seeds=5"),
-    ]
-    assert ran[2][3] == "--jobs=3"
+    assert [line[2] for line in ran[:2]] == ["--config.seed=0", "--config.seed=1"]
+    assert ran[2][2:5] == ["--seeds=2", "--together=1", "--jobs=3"]
+    assert ran[3][2:3] == ["--seeds=5"]
     assert {line[-1] for line in ran} == {"--config.train.steps=7"}
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "| one after another | 2 | 10.0 | 720 | 1.00 |",  # 8 and 12 s

@@ -78,6 +78,12 @@ def test_groups_share_all_that_has_a_shape():
     assert [len(group) for group in groups] == [8, 8]
     assert [len({trial.settings.score.name for trial in group}) for group in groups] == [1, 1]
     assert len(in_groups(trials_of(["model.heads=1,2", "model.dropout=0.0,0.1"]))) == 4
+    parts = in_groups(trials_of(["score=linear,dot"], 5), 2)
+    assert [[(t.settings.score.name, t.overrides["seed"]) for t in part] for part in parts] == [
+        [(score, seed) for seed in seeds]
+        for score in ("linear", "dot")
+        for seeds in ((0, 1), (2, 3), (4,))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,7 @@ def test_groups_share_all_that_has_a_shape():
         (["--grid=optimizer.weight_decay=0,0.1"], ["weight_decay=0.1: only adamw"]),
         (["--grid=model.heads=1,3"], ["config.model.heads=3", "config.model.dim=4"]),
         (["--seeds=0"], ["--seeds=0"]),
+        (["--together=0"], ["--together=0"]),
         (["--jobs=none"], ["--jobs=none"]),
         (["--engine=dask"], ["--engine=dask", "local", "ray"]),
         (["score=dot"], ["'score=dot' is not a flag"]),
@@ -209,6 +216,26 @@ def test_a_sweep_may_grow(begun):
     assert left(folder, more) == more[3:]
     with pytest.raises(UsageError, match="6 trials there, 3 now, 3 common"):
         check(folder, trials)
+
+
+def test_groups_are_the_same_when_some_of_others_are_done(monkeypatch, here):
+    """Or what is half done would begin anew."""
+    from sweep_folder import begin, make_group
+
+    trials = trials_of(["score=linear"], 6)
+    folder = here / "sweep"
+    folder.mkdir()
+    begin(folder, trials)
+    group = make_group(folder, trials[:2])
+    finish(group, failed=[1])
+    group.record()
+    trained = []
+    monkeypatch.setattr("sweep_jobs.train_all", lambda groups, *_: trained.extend(groups))
+    flags = ["--grid=score=linear", "--seeds=6", "--together=2", "--workdir=sweep"]
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, err) == (1, "")
+    assert "5 of 6 trials to train, as 3 groups" in out
+    assert [group.trials for group in trained] == [trials[1:2], trials[2:4], trials[4:]]
 
 
 def test_more_draws_go_on_in_the_same_folder(monkeypatch, here):
