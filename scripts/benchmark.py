@@ -15,6 +15,10 @@ hand, and PyTorch (extra `bench`). Arrays are projected already. `linear` is mea
 query (pooling) and with one query a key (causal). On a machine with other work, set
 OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads spin in vain. Writes table.md, table.json and, if
 matplotlib is there (extra `bench`), cost.png: time against length, by the pick and by plain JAX.
+
+    python scripts/benchmark.py --sweep
+
+is another one: trained runs per hour, by processes and in one program; see benchmark_sweep.py.
 """
 
 import argparse
@@ -24,6 +28,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,12 +39,14 @@ from typing import Any
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave PyTorch some memory
 
 import benchmark_contenders as contending
+import benchmark_sweep
 import jax
 import jax.numpy as jnp
 import numpy as np
 from benchmark_contenders import COPY, PARTS, PICKED, PLAIN, PROBLEMS, RIVALS, Program, Run
 
 SEED = 0
+SWEEP = "--sweep"
 REFERENCE_TERMS = 2**24  # in float64 at once
 SHORTEST_TURN = 0.01  # seconds: shorter calls are repeated
 
@@ -58,6 +65,10 @@ Truth = tuple[np.ndarray, list[np.ndarray]]  # the context, the gradients
 
 
 def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if SWEEP in argv:  # before JAX takes the accelerator from those who are to train
+        benchmark_sweep.main([flag for flag in argv if flag != SWEEP])
+        return
     arguments = parse(argv)
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ groups/<id>.json         trials that were trained together, in the order of the 
 groups/<id>/             their run: `python eval.py --workdir <it> --replica 3`
 groups/<id>.log          what it printed
 groups/<id>.error        why all of them failed
-results.csv, curves.png  made anew at the end of every sweep
+results.csv, curves.png, fields.png  made anew at the end of every sweep
 """
 
 import json
@@ -114,7 +114,7 @@ def _result_file(folder: Path, trial: Trial) -> Path:
 
 
 def check(folder: Path, trials: Sequence[Trial]) -> None:
-    """Refuses a folder of something else.
+    """Refuses a folder of something else: neither of these trials, nor of some of them.
 
     Raises:
       UsageError: it names what is different.
@@ -125,10 +125,10 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
             raise UsageError(f"--workdir={folder}: is there and holds no sweep (no sweep.json)")
         return
     there, now = json.loads(file.read_text()), _listed(trials)
-    changed = differences(there, now)
-    if not changed:
+    if there.items() <= now.items():
         return
     if there.keys() == now.keys():
+        changed = differences(there, now)
         field, (old, new) = next(iter(changed.items()))
         told = f"{field.partition('.settings.')[2] or field}: {old!r} there, {new!r} now"
     else:
@@ -138,8 +138,8 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
 
 def begin(folder: Path, trials: Sequence[Trial]) -> None:
     """Fills the folder of a sweep; records what was trained and not recorded."""
-    if not (folder / "sweep.json").exists():  # before all else: it says whose folder this is
-        write_atomically(folder / "sweep.json", json.dumps(_listed(trials), indent=1) + "\n")
+    # Before all else: it says whose folder this is.
+    write_atomically(folder / "sweep.json", json.dumps(_listed(trials), indent=1) + "\n")
     (folder / "groups").mkdir(exist_ok=True)
     for file in (folder / "groups").glob("*.json"):
         Group(folder, file.stem).record()

@@ -1,4 +1,4 @@
-"""What a sweep found: a row a trial, ranks over seeds, learning curves."""
+"""What a sweep found: a row a trial, ranks over seeds, plots."""
 
 import csv
 import importlib.util
@@ -12,18 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from sweep_folder import Result, result_of
+from sweep_plots import Curves, Outcome, plot_curves, plot_fields
 from sweep_trials import Trial
 
 from attention.training.files import write_atomically
 
 METRICS = ("exact_match", "token_accuracy", "alignment_accuracy")
-MARKERS = ("o-", "s--", "^:", "D-.")
 
 Row = tuple[Trial, Result | None]
 
 
 def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
-    """Writes results.csv and curves.png, and prints the ranks."""
+    """Writes results.csv and the plots, and prints the ranks."""
     rows = [(trial, result_of(folder, trial)) for trial in trials]
     write_atomically(folder / "results.csv", results_csv(rows))
     console.print(ranks(rows))
@@ -38,11 +38,14 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
             console.print(f"{told}: {result['reason']}", soft_wrap=True, highlight=False)
     written = "results.csv"
     if importlib.util.find_spec("matplotlib"):
-        plot(curves(folder, rows), folder / "curves.png")
-        written += " and curves.png"
+        plot_curves(curves(folder, rows), folder / "curves.png")
+        written += ", curves.png"
+        if len({json.dumps(fields) for fields, _ in outcomes(rows)}) > 1:
+            plot_fields(outcomes(rows), folder / "fields.png")
+            written += ", fields.png"
     else:
-        console.print("curves.png is not drawn: matplotlib is in the extra `bench`")
-    console.print(f"{written} are in {folder}", soft_wrap=True)
+        console.print("nothing is drawn: matplotlib is in the extra `bench`")
+    console.print(f"in {folder}: {written}", soft_wrap=True)
     done = next((result for _, result in rows if result and result["status"] == "done"), None)
     if done:
         run = folder / done["group"]
@@ -122,7 +125,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.4f}{deviation}"
 
 
-Curves = dict[str, dict[int, list[float]]]
+def outcomes(rows: Sequence[Row]) -> list[Outcome]:
+    """Of each configuration its overrides and its mean exact match, None without a result."""
+    found: list[Outcome] = []
+    for trials in by_configuration(rows).values():
+        done = [result for _, result in trials if result and result["status"] == "done"]
+        values = _known(result["test"]["all"]["exact_match"] for result in done)
+        fields = {name: v for name, v in trials[0][0].overrides.items() if name != "seed"}
+        found.append((fields, statistics.mean(values) if values else None))
+    return found
 
 
 def curves(folder: Path, rows: Sequence[Row]) -> Curves:
@@ -152,34 +163,3 @@ def _validations(run: Path) -> dict[int, list[dict]]:
         if line["kind"] == "validation":
             found.setdefault(line.get("replica", 0), []).append(line)
     return found
-
-
-def plot(found: Curves, path: Path) -> None:
-    """Mean and standard deviation over seeds against the step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    colors = pyplot.get_cmap("turbo")
-    for number, (name, values) in enumerate(found.items()):
-        if not values:
-            continue
-        steps = sorted(values)
-        means = [statistics.mean(values[step]) for step in steps]
-        sds = [statistics.stdev(values[s]) if len(values[s]) > 1 else 0.0 for s in steps]
-        color = colors((number + 0.5) / len(found))
-        # What lies on top of another shows it through.
-        axes.plot(steps, means, MARKERS[number % len(MARKERS)], label=name, color=color, alpha=0.8)
-        low = [mean - sd for mean, sd in zip(means, sds, strict=True)]
-        high = [mean + sd for mean, sd in zip(means, sds, strict=True)]
-        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set(xlabel="step", ylabel="validation exact match", ylim=(-0.03, 1.03))
-    axes.set_xlim(left=0)
-    axes.set_title("mean ± sd over seeds", fontsize=10)
-    axes.grid(alpha=0.3)
-    if any(found.values()):
-        figure.legend(loc="outside right upper", fontsize=7, frameon=False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)

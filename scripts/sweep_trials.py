@@ -1,4 +1,4 @@
-"""The trials of a sweep: what `--grid` asks for, checked by the flags of `train.py`."""
+"""The trials of a sweep: what it asks for, checked by the flags of `train.py`."""
 
 import hashlib
 import itertools
@@ -18,7 +18,7 @@ from attention.training.settings import Settings, UsageError, read_config, read_
 BETWEEN_VALUES = re.compile(r",(?![^(\[]*[)\]])")  # a comma in brackets is part of a value
 COUNTED = ("seed", "num_seeds", "replicas")
 
-Grid = dict[str, list[str]]
+Values = dict[str, str]  # of each swept field, as it is typed
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_grid(flags_given: Sequence[str]) -> Grid:
-    """The values of each field, as they were typed.
+def read_grid(flags_given: Sequence[str]) -> list[Values]:
+    """Every combination of what `--grid` lists.
 
     Raises:
       UsageError: a flag is not `field=value,value`, or says something twice.
     """
-    grid: Grid = {}
+    grid: dict[str, list[str]] = {}
     for given in flags_given:
         field, equals, listed = given.partition("=")
         values = BETWEEN_VALUES.split(listed)
@@ -67,10 +67,19 @@ def read_grid(flags_given: Sequence[str]) -> Grid:
             )
         if field in grid:
             raise UsageError(f"--grid={given!r}: there is a --grid of {field} already")
-        if field.partition(".")[0] in COUNTED:
-            raise UsageError(f"--grid={given!r}: seeds are swept by --seeds, from config.seed on")
+        refuse_seeds(field, f"--grid={given!r}")
         grid[field] = values
-    return grid
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def refuse_seeds(field: str, where: str) -> None:
+    """Refuses a field that sets seeds.
+
+    Raises:
+      UsageError: naming `where` it was asked for.
+    """
+    if field.partition(".")[0] in COUNTED:
+        raise UsageError(f"{where}: seeds are swept by --seeds, from config.seed on")
 
 
 def config_flags_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -89,58 +98,79 @@ def config_flags_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return file, fields
 
 
-def make_trials(file: str, fields: list[str], grid: Grid, seeds: int) -> list[Trial]:
-    """Every combination of the grid, with so many seeds each.
+@dataclass(frozen=True)
+class Command:
+    """What the trials of a sweep have in common.
+
+    Attributes:
+      file: the config file.
+      fields: flags `--config.…`.
+      flag: what asked for the trials, `--grid` or `--random`.
+    """
+
+    file: str
+    fields: Sequence[str]
+    flag: str = "--grid"
+
+    def settings(self, values: Values) -> Settings:
+        """Those of `train.py` with the same flags.
+
+        Raises:
+          UsageError: a field, a value or a combination is refused, as `train.py` would.
+        """
+        swept = [f"--config.{name}={value}" for name, value in values.items() if name != "score"]
+        score = f":{values['score']}" if "score" in values else ""
+        arguments = ["sweep.py", f"--config={self.file}{score}", *self.fields, *swept]
+        flag_values = flags.FlagValues()
+        config = config_flags.DEFINE_config_file(
+            "config", lock_config=True, flag_values=flag_values, sys_argv=arguments
+        )
+        try:
+            parse(flag_values, arguments)
+            return read_config(config.value)
+        except UsageError as error:
+            asked = " ".join(f"{name}={value}" for name, value in values.items())
+            raise UsageError(f"{self.flag} {asked}: {error}" if values else str(error)) from None
+
+    def refuse_twice(self, swept: Values) -> None:
+        """Refuses to sweep what a flag sets.
+
+        Raises:
+          UsageError: naming the flag.
+        """
+        if "score" in swept and ":" in self.file:
+            raise UsageError(
+                f"--config={self.file}: names a score, and so does {self.flag} score=…"
+            )
+        for field in self.fields:
+            name = field.partition("=")[0].removeprefix("--config.")
+            if name in swept:
+                raise UsageError(f"{field}: sets what {self.flag} {name}=… sweeps")
+
+
+def make_trials(command: Command, asked: Sequence[Values], seeds: int) -> list[Trial]:
+    """Each of what is asked for, with so many seeds.
 
     Raises:
       UsageError: a field, a value or a combination is refused, as `train.py` would.
     """
-    if "score" in grid and ":" in file:
-        raise UsageError(f"--config={file}: names a score, and so does --grid score=…")
-    for field in fields:
-        name = field.partition("=")[0].removeprefix("--config.")
-        if name in grid:
-            raise UsageError(f"{field}: sets what --grid {name}=… sweeps")
-    trials = [
-        trial
-        for values in itertools.product(*grid.values())
-        for trial in _with_seeds(file, fields, dict(zip(grid, values, strict=True)), seeds)
-    ]
+    command.refuse_twice(asked[0])
     by_id: dict[str, Trial] = {}
-    for trial in trials:
+    for trial in (trial for values in asked for trial in _with_seeds(command, values, seeds)):
         if trial.id in by_id:
-            raise UsageError(f"--grid: lists {trial.configuration} twice")
+            raise UsageError(f"{command.flag}: lists {trial.configuration} twice")
         by_id[trial.id] = trial
-    return trials
+    return list(by_id.values())
 
 
-def _with_seeds(
-    file: str, fields: list[str], values: dict[str, str], seeds: int
-) -> Iterator[Trial]:
-    settings = _settings(file, fields, values)
+def _with_seeds(command: Command, values: Values, seeds: int) -> Iterator[Trial]:
+    settings = command.settings(values)
     if settings.num_replicas > 1:
         raise UsageError(f"config.num_seeds={settings.num_seeds}: seeds are swept by --seeds")
     read_settings({**settings.model_dump(), "num_seeds": seeds})  # the last seed is in range
     overrides = {name: _value(settings, name) for name in values}
     for seed in range(settings.seed, settings.seed + seeds):
         yield Trial({**overrides, "seed": seed}, settings.model_copy(update={"seed": seed}))
-
-
-def _settings(file: str, fields: list[str], values: dict[str, str]) -> Settings:
-    """Those of `train.py` with the same flags."""
-    swept = [f"--config.{name}={value}" for name, value in values.items() if name != "score"]
-    score = f":{values['score']}" if "score" in values else ""
-    arguments = ["sweep.py", f"--config={file}{score}", *fields, *swept]
-    flag_values = flags.FlagValues()
-    config = config_flags.DEFINE_config_file(
-        "config", lock_config=True, flag_values=flag_values, sys_argv=arguments
-    )
-    try:
-        parse(flag_values, arguments)
-        return read_config(config.value)
-    except UsageError as error:
-        asked = " ".join(f"{name}={value}" for name, value in values.items())
-        raise UsageError(f"--grid {asked}: {error}" if values else str(error)) from None
 
 
 def _value(settings: Settings, name: str) -> Any:
@@ -153,9 +183,13 @@ def _value(settings: Settings, name: str) -> Any:
     return value
 
 
-def in_groups(trials: Iterable[Trial]) -> list[list[Trial]]:
-    """The trials that one program can train at once, together."""
+def in_groups(trials: Iterable[Trial], most: int | None = None) -> list[list[Trial]]:
+    """The trials that one program can train at once, together; no more than so many."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(shared(trial.settings).model_dump_json(), []).append(trial)
-    return list(groups.values())
+    return [
+        group[start : start + (most or len(group))]
+        for group in groups.values()
+        for start in range(0, len(group), most or len(group))
+    ]

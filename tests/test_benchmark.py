@@ -71,3 +71,31 @@ def test_a_bad_flag_is_named_with_its_choices(main, capsys, flag, choices):
         main([flag])
     assert stop.value.code == 2
     assert f"argument {flag.partition('=')[0]}: {choices}" in capsys.readouterr().err
+
+
+def test_runs_per_hour_are_those_of_each_way(main, monkeypatch, capsys):
+    import benchmark_sweep
+
+    ran, clock = [], iter([0, 8, 10, 15, 20, 23, 100, 112, 120, 124, 130, 132])
+    monkeypatch.setattr(benchmark_sweep.subprocess, "run", lambda line, **_: ran.append(line[1:]))
+    monkeypatch.setattr(benchmark_sweep.time, "perf_counter", lambda: next(clock))
+    flags = ["--sweep", "--runs=2", "--jobs=3", "--together=5", "--rounds=2"]
+    main([*flags, "--config.train.steps=7"])
+    assert [Path(line[0]).name for line in ran] == [
+        "train.py",
+        "train.py",
+        "sweep.py",
+        "sweep.py",
+    ] * 2
+    assert [line[2] for line in ran[:2]] == ["--config.seed=0", "--config.seed=1"]
+    assert ran[2][2:5] == ["--seeds=2", "--together=1", "--jobs=3"]
+    assert ran[3][2:3] == ["--seeds=5"]
+    assert {line[-1] for line in ran} == {"--config.train.steps=7"}
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "| one after another | 2 | 10.0 | 720 | 1.00 |",  # 8 and 12 s
+        "| 3 jobs | 2 | 4.5 | 1600 | 2.30 |",  # 5 and 4 s
+        "| together | 5 | 2.5 | 7200 | 10.83 |",  # 3 and 2 s: (8/2)/(3/5) and (12/2)/(2/5)
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--sweep", "--scores=mlp"])
+    assert "'--scores=mlp' is neither" in capsys.readouterr().err

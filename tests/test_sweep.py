@@ -3,8 +3,6 @@
 import csv
 import fcntl
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +16,8 @@ from attention.training.settings import UsageError
 
 SCRIPTS = ROOT / "scripts"
 SWEEP = "scripts/sweep.py"
+FILE = COPY.partition("=")[2]
+SPACE = ROOT / "configs" / "sweeps" / "copy.py"
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
@@ -33,9 +33,9 @@ def here(tmp_path, monkeypatch):
 
 
 def trials_of(grid, seeds=1, fields=()):
-    from sweep_trials import make_trials, read_grid
+    from sweep_trials import Command, make_trials, read_grid
 
-    return make_trials(COPY.partition("=")[2], [*TINY, *fields], read_grid(grid), seeds)
+    return make_trials(Command(FILE, [*TINY, *fields]), read_grid(grid), seeds)
 
 
 # What is asked for.
@@ -55,9 +55,9 @@ def test_the_trials_are_every_combination_with_every_seed():
 
 
 def test_a_value_may_have_commas_in_brackets():
-    from sweep_trials import make_trials, read_grid
+    from sweep_trials import Command, make_trials, read_grid
 
-    trials = make_trials(COPY.partition("=")[2], [], read_grid(["eval.lengths=(3,),(1,2)"]), 1)
+    trials = make_trials(Command(FILE, []), read_grid(["eval.lengths=(3,),(1,2)"]), 1)
     assert [trial.settings.eval.lengths for trial in trials] == [(3,), (1, 2)]
 
 
@@ -78,6 +78,12 @@ def test_groups_share_all_that_has_a_shape():
     assert [len(group) for group in groups] == [8, 8]
     assert [len({trial.settings.score.name for trial in group}) for group in groups] == [1, 1]
     assert len(in_groups(trials_of(["model.heads=1,2", "model.dropout=0.0,0.1"]))) == 4
+    parts = in_groups(trials_of(["score=linear,dot"], 5), 2)
+    assert [[(t.settings.score.name, t.overrides["seed"]) for t in part] for part in parts] == [
+        [(score, seed) for seed in seeds]
+        for score in ("linear", "dot")
+        for seeds in ((0, 1), (2, 3), (4,))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -101,11 +107,18 @@ def test_groups_share_all_that_has_a_shape():
         (["--grid=optimizer.weight_decay=0,0.1"], ["weight_decay=0.1: only adamw"]),
         (["--grid=model.heads=1,3"], ["config.model.heads=3", "config.model.dim=4"]),
         (["--seeds=0"], ["--seeds=0"]),
+        (["--together=0"], ["--together=0"]),
         (["--jobs=none"], ["--jobs=none"]),
-        (["--engine=ray"], ["engine"]),
+        (["--engine=dask"], ["--engine=dask", "local", "ray"]),
         (["score=dot"], ["'score=dot' is not a flag"]),
         (["--grid=train.steps=3,5"], ["--config.train.steps=2: ", "--grid train.steps=…"]),
         (["--seeds=2", f"--config.seed={2**32 - 1}"], ["the last seed would be above"]),
+        (["--random=3"], ["--random and --space: one needs the other"]),
+        ([f"--space={SPACE}"], ["--random and --space: one needs the other"]),
+        ([f"--space={SPACE}", "--random=0"], ["--random=0"]),
+        ([f"--space={SPACE}", "--random=3", "--grid=score=dot"], ["--grid='score=dot'", "--space"]),
+        (["--space=no.py", "--random=3"], ["--space=no.py: FileNotFoundError"]),
+        ([f"--space={FILE}", "--random=3"], ["copy.py: needs a get_space()"]),
     ],
 )
 def test_a_bad_sweep_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):
@@ -115,6 +128,128 @@ def test_a_bad_sweep_is_told_in_one_line_before_anything_starts(monkeypatch, her
     for words in told:
         assert words in err
     assert files(here) == {}
+
+
+def space_file(here, space):
+    """A file in a folder of its own."""
+    file = here.parent / "space.py"
+    imports = "from attention.training.ranges import log_uniform, uniform"
+    file.write_text(f"{imports}\ndef get_space():\n    return {space}\n")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("space", "count", "told"),
+    [
+        ("{}", 3, ["needs a get_space() that returns fields"]),
+        (
+            "{'train.stepz': uniform(3, 5)}",
+            3,
+            ["--random train.stepz=3: ", "log_every_steps, steps"],
+        ),
+        ("{'score': ['dot', 'mpl']}", 1, ["--random score=mpl: ", "'mpl' is unknown"]),
+        ("{'model.heads': uniform(1.0, 2.0)}", 3, ["model.heads=1.0: ", "invalid literal for int"]),
+        ("{'model.dropout': uniform(0.5, 1.0)}", 1, ["model.dropout=1.0", "less than 1"]),
+        ("{'optimizer.learning_rate': log_uniform(0, 1)}", 3, ["log_uniform(0, 1): both ends"]),
+        ("{'optimizer.learning_rate': uniform(2, 1)}", 3, ["uniform(2, 1): ", "the lower first"]),
+        ("{'score': []}", 3, ["'score': [] is neither a range"]),
+        ("{'seed': uniform(1, 9)}", 3, ["'seed': seeds are swept by --seeds"]),
+        ("{'model.heads': [1, 2, 4]}", 5, ["--random=5: the space has 3 different draws"]),
+        ("{'train.steps': [3, 5]}", 2, ["--config.train.steps=2: ", "--random train.steps=…"]),
+        ("{'score': nothing}", 1, ["NameError: name 'nothing' is not defined"]),
+    ],
+)
+def test_a_bad_space_is_told_in_one_line(monkeypatch, here, space, count, told):
+    flags = [f"--space={space_file(here, space)}", f"--random={count}"]
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    for words in told:
+        assert words in err
+    assert files(here) == {}
+
+
+def test_draws_are_of_the_space_and_more_of_them_begin_with_the_fewer(here):
+    from sweep_space import draws, read_space
+
+    space = "{'score': ['dot', 'mlp'], 'model.dropout': uniform(0.1, 0.7)}"
+    found = draws(read_space(str(space_file(here, space))), 97, 3)
+    assert found[:2] == [  # as they were in the process that wrote this test
+        {"score": "dot", "model.dropout": "0.5662"},
+        {"score": "mlp", "model.dropout": "0.6881"},
+    ]
+    assert {draw["score"] for draw in found} == {"dot", "mlp"}
+    values = sorted(float(draw["model.dropout"]) for draw in found)
+    assert 0.1 <= values[0] < 0.15 < 0.35 < values[48] < 0.45 < 0.65 < values[-1] <= 0.7
+    again = read_space(str(space_file(here, space)))
+    assert draws(again, 13, 3) == found[:13]
+    assert draws(again, 13, 4) != found[:13]
+    more = read_space(str(space_file(here, space.replace("{", "{'model.heads': [1, 2], "))))
+    kept = [{name: draw[name] for name in found[0]} for draw in draws(more, 13, 3)]
+    assert kept == found[:13]
+    few = draws(read_space(str(space_file(here, "{'model.heads': [1, 2, 4]}"))), 3, 0)
+    assert sorted(draw["model.heads"] for draw in few) == ["1", "2", "4"]
+
+
+def test_a_space_in_configs_is_of_the_config_of_its_name():
+    from sweep_space import draws, extremes, read_space
+    from sweep_trials import Command, make_trials
+
+    for file in (ROOT / "configs" / "sweeps").glob("*.py"):
+        space = read_space(str(file))
+        found = draws(space, 5, 0)
+        asked = [*found, *extremes(space, found[0])]
+        distinct = list({tuple(values.items()): values for values in asked}.values())
+        trials = make_trials(Command(str(ROOT / "configs" / file.name), []), distinct, 1)
+        assert len(trials) == len(distinct) > 5
+
+
+def test_a_sweep_may_grow(begun):
+    from sweep_folder import begin, check, left, make_group
+
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group)
+    group.record()
+    more = trials_of(["score=linear,dot"], 3)
+    check(folder, more)
+    begin(folder, more)
+    assert left(folder, more) == more[3:]
+    with pytest.raises(UsageError, match="6 trials there, 3 now, 3 common"):
+        check(folder, trials)
+
+
+def test_groups_are_the_same_when_some_of_others_are_done(monkeypatch, here):
+    """Or what is half done would begin anew."""
+    from sweep_folder import begin, make_group
+
+    trials = trials_of(["score=linear"], 6)
+    folder = here / "sweep"
+    folder.mkdir()
+    begin(folder, trials)
+    group = make_group(folder, trials[:2])
+    finish(group, failed=[1])
+    group.record()
+    trained = []
+    monkeypatch.setattr("sweep_jobs.train_all", lambda groups, *_: trained.extend(groups))
+    flags = ["--grid=score=linear", "--seeds=6", "--together=2", "--workdir=sweep"]
+    status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags)
+    assert (status, err) == (1, "")
+    assert "5 of 6 trials to train, as 3 groups" in out
+    assert [group.trials for group in trained] == [trials[1:2], trials[2:4], trials[4:]]
+
+
+def test_more_draws_go_on_in_the_same_folder(monkeypatch, here):
+    """Which is told of a folder that is taken."""
+    flags = [f"--space={SPACE}", "--seeds=2"]
+    names = set()
+    for count in (2, 3):
+        monkeypatch.setattr("sweep_folder.left", lambda folder, trials: [])
+        status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags, f"--random={count}")
+        assert (status, err) == (0, "")
+        names |= set(Path("runs").iterdir())
+        assert "finished already" in out
+    (name,) = names
+    assert len(json.loads((name / "sweep.json").read_text())) == 6
 
 
 # What is done.
@@ -274,6 +409,30 @@ def test_curves_are_of_the_seeds_of_a_configuration(begun):
     assert found == {"score=linear": {3: [0.03, 0.13], 5: [0.05, pytest.approx(0.15)]}}
 
 
+def test_coordinates_are_heights_on_an_axis():
+    from sweep_plots import coordinates
+
+    assert coordinates([1, 3, 2]) == [0, 1, 0.5]
+    assert coordinates([1e-4, 1e-2, 1e-1]) == [0, pytest.approx(2 / 3), 1]  # by the logarithm
+    assert coordinates([0, 50, 100]) == [0, 0.5, 1]
+    assert coordinates(["mlp", "dot", "rbf", "dot"]) == [0.5, 0, 1, 0]
+    assert coordinates([True, False]) == [1, 0]
+    assert coordinates([3, 3]) == [0.5, 0.5]
+
+
+def test_an_outcome_is_a_mean_over_seeds(begun):
+    from sweep_folder import make_group, result_of
+    from sweep_results import outcomes
+
+    folder, trials = begun
+    assert outcomes([(trial, None) for trial in trials]) == [({"score": "linear"}, None)]
+    group = make_group(folder, trials)
+    finish(group, failed=[0])
+    group.record()
+    rows = [(trial, result_of(folder, trial)) for trial in trials]
+    assert outcomes(rows) == [({"score": "linear"}, pytest.approx(0.15))]  # 0.1 and 0.2
+
+
 # In processes of their own.
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]
@@ -294,36 +453,42 @@ def wait_for(condition, seconds=100):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypatch, here, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    from sweep_folder import begin, make_group
+
     flags = [COPY, *TINY, *ABSURD, *KILLED]
     trials = trials_of([flag.removeprefix("--grid=") for flag in KILLED[:2]], 1, ABSURD)
-    good, bad, second_good, second_bad = (
-        here / "sweep" / "trials" / trial.id / "result.json" for trial in trials
-    )
+    folder = here / "sweep"
+    folder.mkdir()
+    begin(folder, trials)
+    first = make_group(folder, trials[:2])
+    finish(first)
+    first.record()
+    before = files(first.run.path), files(folder / "trials")
     killed = subprocess.Popen([sys.executable, ROOT / SWEEP, *flags], stdout=subprocess.DEVNULL)
-    wait_for(good.exists)
-    groups = here / "sweep" / "groups"
-    wait_for(lambda: len(list(groups.glob("*/.lock"))) == 2)
-    killed.send_signal(signal.SIGKILL)
+    wait_for(lambda: list((folder / "groups").glob("*/.lock")))
+    killed.kill()
     killed.wait()
-    wait_for(lambda: not any(is_locked(lock.parent) for lock in groups.glob("*/.lock")), 5)
-    assert not second_good.exists()
-    first = json.loads(good.read_text())
-    assert json.loads(bad.read_text())["status"] == "failed"
-    before = files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns
+    (lock,) = (folder / "groups").glob("*/.lock")
+    wait_for(lambda: not is_locked(lock.parent), 5)
+    assert (files(first.run.path), files(folder / "trials")) == before
 
     status, out, err = run(monkeypatch, SWEEP, *flags, "--jobs=2")
     assert (status, err) == (1, "")  # since an absurd rate fails however often it is tried
-    assert "3 of 4 trials to train, as 2 groups, 2 at once" in out
-    assert (files(here / "sweep" / first["group"]), os.stat(good).st_mtime_ns) == before
-    found = {path: json.loads(path.read_text()) for path in (second_good, second_bad, bad)}
-    assert [result["status"] for result in found.values()] == ["done", "failed", "failed"]
-    assert found[second_good]["group"] == found[second_bad]["group"] != first["group"]
+    assert "2 of 4 trials to train, as 1 groups, 1 at once" in out
+    kept = {
+        name: content for name, content in files(folder / "trials").items() if name in before[1]
+    }
+    assert (files(first.run.path), kept) == before
+    good, bad = (
+        json.loads((folder / f"trials/{t.id}/result.json").read_text()) for t in trials[2:]
+    )
+    assert (good["status"], bad["status"]) == ("done", "failed")
+    assert folder / good["group"] == folder / bad["group"] == lock.parent
     assert "failed: score=dot optimizer.learning_rate=3e+38 seed=0: at step 2 the loss" in out
-    assert out.count("1 of 1") == 0
     assert "0 of 1" in out

@@ -1,0 +1,138 @@
+"""That the engine `ray` of `scripts/sweep.py` loses nothing, whoever is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from small import files
+from test_command_line import COPY, ROOT, TINY, run
+from test_sweep import SCRIPTS, SWEEP, here, is_locked, wait_for  # noqa: F401 - a fixture
+
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+FLAGS = [COPY, *TINY, "--grid=score=linear,dot", "--workdir=sweep", "--engine=ray"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--address=127.0.0.1:1"], "--address=127.0.0.1:1: no Ray cluster answers"),
+        (["--address=nowhere"], "--address=nowhere: no Ray cluster answers"),
+        (["--resources=TPU"], "--resources='TPU': 'TPU' is not a name with"),
+        (["--resources=TPU=4,GPU=1.5"], "'GPU=1.5' is not a name with a whole number"),
+        (["--resources=TPU=0"], "'TPU=0' is not"),
+        (["--resources=memory=9"], "'memory=9' is not"),
+        (["--jobs=2"], "--jobs=2: of engine local; see --resources"),
+        (["--engine=local", "--address=auto"], "--address=auto: of engine ray"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):  # noqa: F811
+    status, out, err = run(monkeypatch, SWEEP, *FLAGS, *flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert files(here) == {}
+
+
+def test_without_ray_the_extra_is_named(monkeypatch, here):  # noqa: F811
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, _, err = run(monkeypatch, SWEEP, *FLAGS)
+    assert (status, files(here)) == (2, {})
+    assert err == "error: --engine=ray: needs the extra `sweep`: pip install -e '.[sweep]'\n"
+
+
+@contextmanager
+def fake_cluster():
+    """Its address, the process of its second machine, and what kills that."""
+    script = Path(__file__).with_name("fake_cluster.py")
+    with subprocess.Popen(
+        [sys.executable, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+        text=True,
+    ) as process:
+        address, second = process.stdout.readline().split()
+
+        def kill_second():
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+        yield address, int(second), kill_second
+        process.stdin.close()
+
+
+@contextmanager
+def driver(address):
+    """A sweep on a cluster."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / SWEEP, *FLAGS, f"--address={address}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def parent(process):
+    """Of a process, by its number."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def training():
+    """The processes that train a group of a sweep in this directory."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (place / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if str(SCRIPTS / "sweep_group.py").encode() in arguments:
+            found += [int(place.name)] if str(Path.cwd() / "sweep").encode() in arguments else []
+    return found
+
+
+def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tmp_path):  # noqa: F811
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    groups, trials = here / "sweep" / "groups", here / "sweep" / "trials"
+
+    def locked():
+        return [lock.parent for lock in groups.glob("*/.lock") if is_locked(lock.parent)]
+
+    with fake_cluster() as (address, second, kill_second), driver(address) as killed:
+        wait_for(lambda: len(locked()) == 2)
+        first = training()
+        (worker,) = {parent(one) for one in first if parent(parent(one)) != second}
+        os.kill(worker, signal.SIGKILL)
+        kill_second()
+        wait_for(lambda: not set(first) & set(training()), 10)
+        assert not list(groups.glob("*/result.json"))  # they did not just come to their end
+
+        # One after another on the machine that is left.
+        wait_for(lambda: list(trials.glob("*/result.json")) and locked())
+        killed.kill()
+        told = killed.stdout.read()
+        assert "2 of 2 trials to train, as 2 groups, each with TPU=1 of Ray's cluster, 2 at" in told
+        wait_for(lambda: not training(), 10)
+        (done,) = trials.glob("*/result.json")
+        group = here / "sweep" / json.loads(done.read_text())["group"]
+        before = files(group), files(done.parent)
+
+        with driver(address) as again:
+            told = again.communicate(timeout=100)[0]
+        assert again.returncode == 0, told
+        assert "1 of 2 trials to train, as 1 groups, each with TPU=1" in told
+        assert (files(group), files(done.parent)) == before
+    assert len(list(trials.glob("*/result.json"))) == len(list(groups.glob("*/result.json"))) == 2
+    status, out, err = run(monkeypatch, SWEEP, *FLAGS, f"--address={address}")
+    assert (status, err) == (0, "")
+    assert "sweep: finished already, nothing to do" in out
