@@ -13,6 +13,7 @@ from rich.console import Console
 from small import assert_same_bits, replica, small, train_quietly
 
 from attention.training import checkpoints, replicas
+from attention.training.devices import make_mesh
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
 from attention.training.replicas import join, members, over_replicas, shared
@@ -26,6 +27,7 @@ from attention.training.state import (
 )
 
 SEED, COUNT, UNTIL = 5, 3, 7
+MESH = make_mesh(jax.devices()[:1], 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +152,7 @@ def test_a_lifted_function_sees_its_own_then_what_is_shared(count):
         assert (a.shape, b.shape) == ((), ())
         return {"sum": a + b + shared[1]}
 
-    found = jax.jit(over_replicas(of_one, own=2))(*own, np.array([5.0, 7.0]))
+    found = jax.jit(over_replicas(of_one, MESH, own=2))(*own, np.array([5.0, 7.0]))
     np.testing.assert_array_equal(found["sum"], own[0] + own[1] + 7)
 
 
@@ -164,7 +166,7 @@ def test_a_replica_that_is_left_out_leaves_the_loops_of_the_others_alone(
     def of_one(x, turns):
         return jax.lax.fori_loop(0, turns, lambda _, x: 2 * x, x)
 
-    lifted = over_replicas(of_one, unless=lambda x, turns: (x == 5, -x))
+    lifted = over_replicas(of_one, MESH, unless=lambda x, turns: (x == 5, -x))
     own = np.array([3.0, 5.0, 7.0])[:count]
     np.testing.assert_array_equal(jax.jit(lifted)(own, 2), np.array([12, -5, 28])[:count])
     program = str(jax.make_jaxpr(lifted)(own, 2))
