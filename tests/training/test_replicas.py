@@ -1,8 +1,5 @@
 import io
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -12,7 +9,7 @@ import pytest
 from rich.console import Console
 from small import assert_same_bits, replica, small, train_quietly
 
-from attention.training import checkpoints, replicas
+from attention.training import replicas
 from attention.training.devices import make_mesh
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
@@ -20,7 +17,6 @@ from attention.training.replicas import join, members, over_replicas, shared
 from attention.training.restored import evaluate
 from attention.training.state import (
     Status,
-    abstract_state,
     initial_state,
     make_train,
     replicas_with,
@@ -233,33 +229,3 @@ def test_a_run_of_replicas_with_numbers_of_their_own_fails_and_is_evaluated_one_
     evaluate(tmp_path / "run", None, None, Console(file=io.StringIO()), replica=2)
     (alone,) = json.loads((tmp_path / "run" / "eval.json").read_text())["replicas"]
     assert alone == found[2]
-
-
-ON_TWO_DEVICES = """
-import json, sys
-from pathlib import Path
-import jax
-from small import small, train_quietly
-assert len(jax.devices()) == 2
-status, _ = train_quietly(small(json.loads(sys.argv[1])), Path(sys.argv[2]))
-sys.exit(status)
-"""
-
-
-def test_on_two_devices_replicas_are_shared_out_and_the_numbers_are_the_same(tmp_path):
-    changes = {"num_seeds": 6, "train.steps": 3, "train.stop_at_exact_match": 1.0}
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
-    path = [os.path.dirname(__file__) + "/..", *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", ON_TWO_DEVICES, json.dumps(changes), str(tmp_path)],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    experiment = build(small(changes), None)
-    here, _ = trained(experiment, 3)
-    there = checkpoints.restore(tmp_path / "checkpoints", abstract_state(experiment))
-    assert_close(there, here, atol=1e-6)
-    report = json.loads((tmp_path / "result.json").read_text())["test"]
-    assert report == Evaluator(experiment).report(here, "test")
