@@ -5,6 +5,7 @@ decided by files or signals, they agree on. The first process alone writes and s
 checkpoints, of which each writes its share: so all need one file system.
 """
 
+import hashlib
 import importlib.util
 import os
 import urllib.request
@@ -98,6 +99,15 @@ def in_agreement() -> Iterator[None]:
         errors = [bytes(text).rstrip(b"\0").decode() for text in _of_all(_padded(error))]
         if any(errors):
             raise UsageError(next(filter(None, errors)))
+
+
+def check_alike(*what: bytes) -> None:
+    """Refuses to go on where processes are about to do different things. A meeting of all."""
+    digest = np.frombuffer(hashlib.sha256(b"\0".join(what)).digest(), np.uint8)
+    if are_several() and len(np.unique(_of_all(digest), axis=0)) > 1:
+        raise UsageError(
+            "the processes differ in config, data or --workdir: start all by the same command"
+        )
 
 
 def fetch(tree: PyTree) -> PyTree:

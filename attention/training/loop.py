@@ -64,6 +64,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
         with hosts.in_agreement():
             source = read_source(settings)
             experiment = build(settings, source)
+        hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
+        with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
         with hosts.in_agreement():
             run.check_is_seen()

@@ -237,6 +237,18 @@ def test_without_an_error_all_go_on(beside):
         pass
 
 
+def test_processes_that_would_do_different_things_are_refused(beside, monkeypatch):
+    said = []
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts, "are_several", lambda: True)
+        patch.setattr(hosts, "_of_all", lambda own: said.append(own) or own[None])
+        hosts.check_alike(b"config", b"data")
+    beside(said[0])
+    hosts.check_alike(b"config", b"data")
+    with pytest.raises(UsageError, match="start all by the same command"):
+        hosts.check_alike(b"config", b"date")
+
+
 def test_the_signal_of_another_process_counts_here(beside):
     interruption = Interruption()
     beside(np.int32(signal.SIGTERM))
