@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import small
 
 from attention.training.checkpoints import Checkpoints, restore
-from attention.training.devices import described, make_mesh
+from attention.training.devices import described, make_mesh, split_rows
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
+from attention.training.replicas import over_replicas
 from attention.training.settings import UsageError
 from attention.training.state import abstract_state, initial_state, make_train
 
@@ -30,7 +32,7 @@ UPDATES, SAVED_AT = 50, 30
 def experiment(replicas, devices, split):
     """One whose batches 8 devices can share, and some of its arrays, but not all."""
     changes = {"num_seeds": replicas, "train.shard_parameters": bool(split), "model.dim": 8}
-    changes |= {"train.batch_size": 24, "eval.batch_size": 8, "train.steps": UPDATES}
+    changes |= {"train.batch_size": 24, "eval.batch_size": 10, "train.steps": UPDATES}
     settings = small(changes | {"model.dropout": 0.1}, score="mlp" if replicas == 1 else "dot")
     return build(settings, None, jax.devices()[:devices])
 
@@ -46,11 +48,26 @@ def train(layout, state, until):
     return state, metrics["loss"].tolist()
 
 
+def splits(layout, state):
+    """How often the program of updates says that an array is split."""
+    traced = jax.make_jaxpr(lambda state: program(*layout)(state, experiment(*layout).task, 1))
+    return str(traced(state)).count("sharding_constraint[")
+
+
+def share_of_rows(layout):
+    """The shape, on a device, of what `split_rows` makes of 24 × 5."""
+    lifted = over_replicas(
+        lambda seed: split_rows(jnp.zeros((24, 5)) + seed), experiment(*layout).mesh
+    )
+    return jax.jit(lifted)(jnp.arange(1.0, layout[0] + 1)).addressable_shards[0].data.shape
+
+
 def measure(directory):
     """Everything that needs 8 devices; prints it, as JSON."""
-    losses, reports, shares = {}, {}, {}
+    losses, reports, shares, rows = {}, {}, {}, {}
     for layout in LAYOUTS:
         name = str(layout)
+        rows[name] = share_of_rows(layout), splits(layout, abstract_state(experiment(*layout)))
         state, first = train(layout, initial_state(experiment(*layout)), SAVED_AT)
         with Checkpoints(Path(directory) / name, 1, {}) as checkpoints:
             checkpoints.save(state)
@@ -72,7 +89,8 @@ def measure(directory):
         build(small({"train.shard_parameters": True, "train.batch_size": 24}), None)
     except UsageError as error:
         refused = str(error)
-    print(json.dumps([losses, reports, shares, going_on, told, refused]))
+    found = {"losses": losses, "reports": reports, "shares": shares, "rows": rows}
+    print(json.dumps(found | {"going_on": going_on, "told": told, "refused": refused}))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +113,7 @@ def measured(tmp_path_factory):
 
 @pytest.mark.parametrize("replicas", [1, 4])
 def test_losses_are_the_same_on_1_2_and_8_devices(measured, replicas):
-    losses = measured[0]
+    losses = measured["losses"]
     expected = losses[f"({replicas}, 1, 0)"]
     assert np.shape(expected) == (2, replicas)
     assert len(np.unique(expected)) == 2 * replicas
@@ -106,26 +124,38 @@ def test_losses_are_the_same_on_1_2_and_8_devices(measured, replicas):
 
 @pytest.mark.parametrize("replicas", [1, 4])
 def test_reports_are_the_same_on_1_2_and_8_devices(measured, replicas):
-    reports = [measured[1][str(layout)] for layout in LAYOUTS if layout[0] == replicas]
+    reports = [measured["reports"][str(layout)] for layout in LAYOUTS if layout[0] == replicas]
     assert reports == reports[:1] * len(reports)
 
 
 def test_each_device_has_its_share_of_replicas_and_on_request_of_parameters(measured):
     """Of an embedding of 5 × 8, and of a bias of 5, which cannot be split."""
-    for (replicas, devices, split), shapes in zip(LAYOUTS, measured[2].values(), strict=True):
+    for (replicas, devices, split), shapes in zip(
+        LAYOUTS, measured["shares"].values(), strict=True
+    ):
         seed = {(4, 2): 2, (4, 8): 4}.get((replicas, devices), 1)
         embedding = [replicas // seed, 5, 8 // (devices // seed if split else 1)]
         assert shapes == 2 * [embedding, [replicas // seed, 5]]
 
 
+def test_each_device_has_its_share_of_the_rows(measured):
+    fields = 2 * 5  # of the batch to train on, and the one to report on
+    for (replicas, devices, split), (shape, splits) in zip(
+        LAYOUTS, measured["rows"].values(), strict=True
+    ):
+        data = {(4, 2): 1, (4, 8): 2}.get((replicas, devices), devices)
+        assert shape == [replicas // (devices // data), 24 // data, 5]
+        assert splits == 0 if data == 1 else splits > fields if split else splits == fields
+
+
 def test_a_checkpoint_goes_on_on_another_number_of_devices(measured):
-    losses, _, _, going_on, *_ = measured
+    losses, going_on = measured["losses"], measured["going_on"]
     for (before, _), loss in zip(MOVES, going_on, strict=True):
         np.testing.assert_allclose(loss, losses[str(before)][1], rtol=0, atol=1e-5)
 
 
 def test_devices_that_get_no_equal_share_are_left_out_and_it_is_told(measured):
-    assert measured[4] == [
+    assert measured["told"] == [
         "devices: replicas over 1, each batch over 1; 6 of 7 left out, the sizes do not divide",
         "devices: replicas over 7, each batch over 1",
         "devices: replicas over 2, each batch over 4",
@@ -134,7 +164,7 @@ def test_devices_that_get_no_equal_share_are_left_out_and_it_is_told(measured):
 
 
 def test_parameters_that_cannot_be_split_are_refused(measured):
-    assert measured[5] == (
+    assert measured["refused"] == (
         "config.train.shard_parameters=True: no parameter has an axis that divides by 8, the"
         " devices that share a batch"
     )
