@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -22,19 +21,31 @@ ROOT = Path(__file__).parents[2]
 
 # 2 processes of 2 devices that train one run
 
-CHANGES = {"train.steps": 120, "train.batch_size": 12, "train.checkpoint_every_steps": 20}
-CHANGES |= {"train.log_every_steps": 10, "train.eval_every_steps": 60, "model.dropout": 0.1}
+CHANGES = {"train.steps": 80, "train.batch_size": 12, "train.checkpoint_every_steps": 20}
+CHANGES |= {"train.log_every_steps": 10, "train.eval_every_steps": 40, "model.dropout": 0.1}
 CONFIG = f"""
 from small import small_config
 
 def get_config(score="dot"):
     return small_config({CHANGES}, score=score)
 """
-# The program, but for its patience with a process that is dead.
+# The program, but for its patience with a process that is dead, and for a signal that it sends
+# to itself when it pauses for the n-th time: the first time before any update.
 PROGRAM = f"""
-import runpy
+import itertools, os, runpy, sys
 from attention.training import hosts
-hosts.HEARTBEAT_SECONDS = 5
+from attention.training.interruption import Interruption
+
+hosts.HEARTBEAT_SECONDS = 10
+reached, pauses = Interruption.reached, itertools.count(1)
+signal, pause = int(sys.argv.pop()), int(sys.argv.pop())
+
+def disturbed(self):
+    if next(pauses) == pause:
+        os.kill(os.getpid(), signal)
+    return reached(self)
+
+Interruption.reached = disturbed
 runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
 """
 
@@ -47,13 +58,15 @@ class Two:
         self._directory, self._processes = directory, []
         (directory / "two.py").write_text(CONFIG)
 
-    def start(self):
+    def start(self, pause=0, number=0):
+        """Starts both; the second sends itself this signal at this pause."""
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        self._processes = [self._start(number, port) for number in range(2)]
+        disturbances = [(0, 0), (pause, number)]
+        self._processes = [self._start(n, port, *disturbances[n]) for n in range(2)]
 
-    def _start(self, number, port):
+    def _start(self, number, port, pause, disturbance):
         flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
         path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *sys.path])
         with (self._directory / str(number)).open("w") as output:
@@ -61,7 +74,7 @@ class Two:
                 [
                     *(sys.executable, "-c", PROGRAM, "--config=two.py", "--workdir=run"),
                     *(f"--coordinator_address=localhost:{port}", "--num_processes=2"),
-                    f"--process_id={number}",
+                    *(f"--process_id={number}", str(pause), str(int(disturbance))),
                 ],
                 cwd=self._directory,
                 env=os.environ
@@ -75,13 +88,6 @@ class Two:
     def saved(self):
         """The newest step that is committed."""
         return max(checkpoints.steps(self.run / "checkpoints"), default=0)
-
-    def disturb(self, number, when):
-        """Sends a signal to the second, once a step is committed."""
-        while self.saved() < when:
-            assert all(process.poll() is None for process in self._processes), self.shown(0)
-            time.sleep(0.02)
-        self._processes[1].send_signal(number)
 
     def end(self):
         return [process.wait(timeout=120) for process in self._processes]
@@ -109,25 +115,25 @@ def log(run):
 
 
 def test_a_run_of_two_processes_survives_a_kill_and_a_signal_of_one(two, tmp_path):
-    two.start()
-    two.disturb(signal.SIGKILL, when=20)
-    assert two.end()[0] != 0  # without the other it cannot go on
-    assert not (two.run / "result.json").exists()
+    two.start(6, signal.SIGKILL)
+    statuses = two.end()
+    assert statuses[1] == -signal.SIGKILL
+    assert statuses[0] != 0  # without the other it cannot go on
+    assert "step 50/80" in two.shown(0)
+    assert "step 60/80" not in two.shown(0)
     saved = two.saved()
+    assert saved in (20, 40)  # the newest may have been under way
 
-    two.start()
-    two.disturb(signal.SIGTERM, when=saved + 20)
+    two.start(3, signal.SIGTERM)
     assert two.end() == [143, 143]
     assert "devices: replicas over 1, each batch over 4\n" in two.shown(0)
     assert f"going on from step {saved}\n" in two.shown(0)
-    stopped = two.saved()
-    assert saved < stopped < CHANGES["train.steps"]
-    assert f"SIGTERM at step {stopped}: saved in run\n" in two.shown(0)
+    assert f"SIGTERM at step {saved + 20}: saved in run\n" in two.shown(0)
     assert two.shown(1) == ""
 
     two.start()
     assert two.end() == [0, 0]
-    assert f"going on from step {stopped}\n" in two.shown(0)
+    assert f"going on from step {saved + 20}\n" in two.shown(0)
     assert two.shown(1) == ""
 
     settings, alone = small(CHANGES, score="dot"), tmp_path / "alone"
