@@ -93,7 +93,7 @@ BAD = {
     "unknown_score": ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
     "misspelt_field": (
         [COPY, "--config.train.stepz=5"],
-        ["--config.train.stepz", "log_every_steps, steps"],
+        ["--config.train.stepz", "shard_parameters, steps"],
     ),
     "no_dashes": ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
     "no_file": (["--config=configs/missing.py"], ["configs/missing.py"]),

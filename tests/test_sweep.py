@@ -92,7 +92,7 @@ def test_groups_share_all_that_has_a_shape():
         (["--grid=score="], ["--grid='score='", "score=linear,mlp"]),
         (["--grid="], ["--grid=''", "score=linear,mlp"]),
         (["--grid=score=dot,,mlp"], ["--grid='score=dot,,mlp'"]),
-        (["--grid=train.stepz=5"], ["--grid train.stepz=5: ", "log_every_steps, steps"]),
+        (["--grid=train.stepz=5"], ["--grid train.stepz=5: ", "shard_parameters, steps"]),
         (["--grid=scor=dot"], ["--grid scor=dot: ", "optimizer", "score"]),
         (["--grid=model.heads=1,many"], ["--grid model.heads=many: ", "invalid literal for int"]),
         (

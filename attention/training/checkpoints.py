@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from attention.training import hosts
 from attention.training.files import write_atomically
 from attention.training.settings import UsageError
 from attention.training.state import TrainState, completed
@@ -66,7 +67,9 @@ class Checkpoints:
             pending.result()
 
     def _commit(self, path: Path) -> None:
-        self._checkpointer.wait_until_finished()
+        self._checkpointer.wait_until_finished()  # for the shares of all processes
+        if not hosts.is_first():
+            return
         write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
         for step in steps(self._directory)[: -self._keep]:
             shutil.rmtree(self._directory / str(step))
@@ -89,6 +92,17 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
     Raises:
       UsageError: there is no such step, or none that is intact.
     """
+    chosen = -1
+    with hosts.in_agreement():
+        if hosts.is_first():
+            chosen = _choose(directory, step)
+    path = directory.resolve() / str(hosts.from_first(chosen))
+    with ocp.StandardCheckpointer() as checkpointer:
+        return TrainState(**checkpointer.restore(path, vars(like)))
+
+
+def _choose(directory: Path, step: int | None) -> int:
+    """The step to restore, as in `restore`."""
     committed = steps(directory)
     if not committed:
         raise UsageError(f"{directory}: no checkpoint here")
@@ -99,8 +113,7 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
         path = directory.resolve() / str(candidate)
         damage = _damage(path)
         if damage is None:
-            with ocp.StandardCheckpointer() as checkpointer:
-                return TrainState(**checkpointer.restore(path, vars(like)))
+            return candidate
         print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
     raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
 

@@ -7,6 +7,7 @@ from typing import NoReturn
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from attention.training import hosts
 from attention.training.loop import TrainingError
 from attention.training.settings import UsageError
 
@@ -79,5 +80,6 @@ def _config_without_overrides(arguments: list[str]) -> ConfigDict:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if hosts.is_first():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

@@ -12,7 +12,8 @@ from attention.analysis.figures import Pixels, attention_maps, pooling_maps
 from attention.models.reconstructor import Reconstruction
 from attention.tasks.batch import Batch
 from attention.tasks.digits import Digits
-from attention.training import metrics
+from attention.training import hosts, metrics
+from attention.training.devices import split_rows
 from attention.training.experiment import Experiment, Parameters
 from attention.training.replicas import over_replicas, replicas, seeds
 from attention.training.spread import mean, sd
@@ -37,7 +38,7 @@ class Evaluator:
         self._settings = experiment.settings.eval
 
         self.reconstruct = jax.jit(self._reconstruct)
-        self._counts = jax.jit(over_replicas(self._count_all, own=3))
+        self._counts = jax.jit(over_replicas(self._count_all, experiment.mesh, own=3))
 
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
@@ -56,7 +57,7 @@ class Evaluator:
         """
         mixed = self._metrics(state, split, None)
         of_length = {str(n): self._metrics(state, split, n) for n in lengths}
-        steps, failed = np.asarray(state.step), replicas_with(state, Status.FAILED)
+        steps, failed = hosts.fetch(state.step), replicas_with(state, Status.FAILED)
         each = [
             {
                 "seed": seed,
@@ -100,7 +101,7 @@ class Evaluator:
         """The metrics of each replica; a failed one has no sequences."""
         examples, rows = self._examples(split, length)
         evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
-        counts = jax.device_get(self._counts(state.parameters, examples, evaluated))
+        counts = hosts.fetch(self._counts(state.parameters, examples, evaluated))
         return [
             metrics.ratios({name: np.asarray(count[number]) for name, count in counts.items()})
             for number in range(len(evaluated))
@@ -136,9 +137,8 @@ class Evaluator:
 
         def count(batch_number: Array) -> metrics.Counts:
             first = batch_number * size
-            batch = Batch(
-                **jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
-            )
+            fields = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
+            batch = Batch(**split_rows(fields))
             counts_row = first + jnp.arange(size) < rows
             return metrics.count(self._reconstruct(parameters, batch), batch, counts_row)
 

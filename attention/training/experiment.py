@@ -1,6 +1,6 @@
 """From settings to the things that run: task, model and optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
 from attention.biases import BIASES
@@ -29,6 +30,8 @@ from attention.tasks.selective_copy import SelectiveCopy
 from attention.tasks.sort import Sort
 from attention.tasks.symbols import RandomSymbols
 from attention.tasks.text import SHIPPED_TEXT, read_text
+from attention.training import hosts
+from attention.training.devices import can_split, make_mesh
 from attention.training.replicas import members
 from attention.training.settings import (
     NO_ATTENTION,
@@ -70,12 +73,20 @@ class Experiment:
       model_def: the model without its parameters; `model` joins the two.
       optimizer: with its schedule, and the numbers of the settings. That of a replica with
         numbers of its own (`make_optimizer`) has a state of the same form.
+      devices: those there are, of which `mesh` has as many as can be used.
     """
 
     settings: Settings
     task: Task
     model_def: nnx.GraphDef
     optimizer: optax.GradientTransformation
+    devices: Sequence[jax.Device]
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices in use, along the axes `seed` and `data`."""
+        settings = self.settings
+        return make_mesh(self.devices, settings.num_replicas, settings.train.batch_size)
 
     def model(self, parameters: Parameters) -> Reconstructor:
         """The model with these parameters."""
@@ -104,15 +115,18 @@ def read_source(settings: Settings) -> bytes | None:
         raise UsageError(f"config.task.path={path!r}: {error.strerror}") from None
 
 
-def build(settings: Settings, source: bytes | None) -> Experiment:
+def build(
+    settings: Settings, source: bytes | None, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
     """The experiment of these settings. Nothing is computed or written yet.
 
     Args:
       settings: all settings.
       source: what `read_source` returned.
+      devices: to run on; None for all.
 
     Raises:
-      UsageError: the settings do not fit each other.
+      UsageError: the settings do not fit each other, or the devices.
     """
     task = _make_task(settings, source)
     _check_score(settings)
@@ -127,10 +141,12 @@ def build(settings: Settings, source: bytes | None) -> Experiment:
             f" config.model.dim={settings.model.dim}, heads={settings.model.heads},"
             f" mixer={settings.model.mixer!r}: {error}"
         ) from error
-    steps = settings.train.steps
-    return Experiment(
-        settings, task, nnx.split(model)[0], make_optimizer(settings.optimizer, steps)
+    rule = make_optimizer(settings.optimizer, settings.train.steps)
+    experiment = Experiment(
+        settings, task, nnx.split(model)[0], rule, jax.devices() if devices is None else devices
     )
+    _check_devices(experiment, nnx.split(model)[1])
+    return experiment
 
 
 def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -285,4 +301,19 @@ def _check_questions(settings: Settings, task: Task) -> None:
         raise UsageError(
             f"config.model.decoder={decoder!r}: the task {settings.task.name!r} asks questions,"
             " which only the decoder 'parallel' answers"
+        )
+
+
+def _check_devices(experiment: Experiment, parameters: Parameters) -> None:
+    settings, mesh, devices = experiment.settings, experiment.mesh, len(experiment.devices)
+    if hosts.are_several() and mesh.size < devices:
+        raise UsageError(
+            f"config.train.batch_size={settings.train.batch_size}: {settings.num_replicas}"
+            f" replicas and their batches can be shared out to {mesh.size} devices, but the"
+            f" processes have {devices}, and each has to take part"
+        )
+    if settings.train.shard_parameters and not can_split(parameters, mesh):
+        raise UsageError(
+            "config.train.shard_parameters=True: no parameter has an axis that divides by"
+            f" {mesh.shape['data']}, the devices that share a batch"
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from attention.training import hosts
+
 
 class Interruption:
     """Whether, and by which signal, the process was asked to stop."""
@@ -15,6 +17,11 @@ class Interruption:
     def name(self) -> str:
         """`SIGINT` or `SIGTERM`."""
         return signal.Signals(self.signal).name
+
+    def reached(self) -> bool:
+        """Whether any process was asked to stop; a meeting of all, for them to stop together."""
+        self.signal = hosts.greatest(self.signal)
+        return self.signal > 0
 
 
 @contextmanager

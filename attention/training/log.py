@@ -79,6 +79,28 @@ class Log:
         self._writer = SummaryWriter(self._events, filename_suffix=f".{self._files}")
 
 
+class NoLog(Log):
+    """That of a process which writes none."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def scalars(self, step: int, name: str, replicas: dict[int, dict[str, Any]]) -> None:
+        pass
+
+    def image(self, step: int, name: str, pixels: np.ndarray) -> None:
+        pass
+
+    def result(self, step: int, metrics: dict[str, Any]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+
 def _drop_after(file: Path, step: int) -> None:
     if not file.exists():
         return

@@ -1,6 +1,7 @@
 """The training loop: restore, update, log, evaluate, save; and the report at the end."""
 
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from rich.console import Console
 
 from attention.analysis.figures import save_png
 from attention.tasks.text import Text
+from attention.training import hosts
 from attention.training.checkpoints import Checkpoints, restore
 from attention.training.checkpoints import steps as saved_steps
+from attention.training.devices import described
 from attention.training.display import Display, describe, report_table
 from attention.training.evaluate import Evaluator, Report
 from attention.training.experiment import Experiment, build, read_source
 from attention.training.interruption import Interruption, noticed_interruptions
-from attention.training.log import Log
+from attention.training.log import Log, NoLog
 from attention.training.replicas import named
 from attention.training.run import Run, default_path, open_for_training
 from attention.training.settings import Settings, TrainSettings
@@ -54,37 +57,49 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
       UsageError: the request cannot be met; nothing was written.
       TrainingError: the loss is no longer finite, in every replica.
     """
-    source = read_source(settings)
-    experiment = build(settings, source)
+    if not hosts.is_first():
+        console = Console(quiet=True, force_terminal=False)
     path = default_path(settings) if workdir is None else workdir
-    with open_for_training(path, settings, source) as run:
-        if run.result():
+    with ExitStack() as stack:
+        with hosts.in_agreement():
+            source = read_source(settings)
+            experiment = build(settings, source)
+        hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
+        with hosts.in_agreement():
+            run = stack.enter_context(open_for_training(path, settings, source))
+        with hosts.in_agreement():
+            run.check_is_seen()
+        if hosts.from_first(run.result() is not None):
             console.print(f"{path}: finished already, nothing to do")
         else:
             _announce(experiment, run, console)
             with noticed_interruptions() as interruption:
-                _train_to_end(experiment, run, console, interruption)
-            if not run.result():
+                is_finished = _train_to_end(experiment, run, console, interruption)
+            if not is_finished:
                 console.print("run the same command again to go on")
                 return 128 + interruption.signal
-        return _show_result(run, settings, console)
+        return hosts.from_first(_show_result(run, settings, console) if hosts.is_first() else 0)
 
 
 def _train_to_end(
     experiment: Experiment, run: Run, console: Console, interruption: Interruption
-) -> None:
-    """Trains until the run is finished, or saves what there is if interrupted."""
+) -> bool:
+    """Trains until the run is finished, or saves what there is if interrupted.
+
+    Returns:
+      Whether it is finished.
+    """
     settings = experiment.settings.train
     state = _restored_or_initial(experiment, run, console)
     step = completed(state)
     with (
-        Log(run.path, experiment.settings, step) as log,
+        Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog() as log,
         Display(console, settings.steps, step) as display,
         Checkpoints(run.checkpoints, settings.keep_checkpoints, run.record()) as checkpoints,
     ):
         session = _Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
-        while not _is_over(state, settings) and not interruption.signal:
+        while not _is_over(state, settings) and not interruption.reached():
             state, metrics = train_until(state, experiment.task, next_stop(step, settings))
             step = completed(state)
             session.record(state, metrics)
@@ -95,10 +110,11 @@ def _train_to_end(
             display.restart_clock()
         if _is_over(state, settings):
             session.finish(state)
-        else:
-            session.save(state)
-            checkpoints.wait()
-            display.note(f"{interruption.name} at step {step}: saved in {run.path}")
+            return True
+        session.save(state)
+        checkpoints.wait()
+        display.note(f"{interruption.name} at step {step}: saved in {run.path}")
+        return False
 
 
 def _is_over(state: TrainState, settings: TrainSettings) -> bool:
@@ -121,7 +137,7 @@ def _is_due(step: int, every: int) -> bool:
 
 
 def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> TrainState:
-    if not saved_steps(run.checkpoints):
+    if not hosts.from_first(len(saved_steps(run.checkpoints))):
         return initial_state(experiment)
     state = restore(run.checkpoints, abstract_state(experiment))
     console.print(f"going on from step {completed(state)}")
@@ -155,7 +171,7 @@ class _Session:
           TrainingError: no replica is left.
         """
         # All at once: to fetch a number of each replica takes longer than an update of theirs.
-        steps, metrics = jax.device_get((state.step, metrics))
+        steps, metrics = hosts.fetch((state.step, metrics))
         step = completed(state)
         values = {
             number: {name: float(value[number]) for name, value in metrics.items()}
@@ -206,7 +222,7 @@ class _Session:
             return state
         reached = [(one["all"]["exact_match"] or 0) >= target for one in report["replicas"]]
         stops = replicas_with(state, Status.TRAINING) & np.array(reached)
-        status = np.where(stops, np.int32(Status.REACHED), state.status)
+        status = np.where(stops, np.int32(Status.REACHED), hosts.fetch(state.status))
         return replace(state, status=jax.device_put(status, state.status.sharding))
 
     def save(self, state: TrainState) -> None:
@@ -221,9 +237,10 @@ class _Session:
         self._log.result(step, report["all"])
         self._log.flush()
         pixels = self._evaluator.attention_maps(state)
-        if pixels is not None:
+        if hosts.is_first() and pixels is not None:
             save_png(pixels, self._run.path / "attention.png")
-        self._run.write("eval.json", {"step": step, **report})
+        if hosts.is_first():
+            self._run.write("eval.json", {"step": step, **report})
         self._checkpoints.wait()
         result = {
             "step": step,
@@ -231,7 +248,8 @@ class _Session:
             "seconds": round(time.perf_counter() - self._started, 2),
             "test": report,
         }
-        self._run.write("result.json", result)
+        if hosts.is_first():
+            self._run.write("result.json", result)
 
 
 def _by_number(report: Report) -> dict[int, dict]:
@@ -245,9 +263,11 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     console.print(
         f"{settings.name}: score {settings.score.name}, {_told(settings)},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
-        f" {jax.devices()[0].platform}; run {run.path}",
+        f" {experiment.devices[0].platform}; run {run.path}",
         soft_wrap=True,
     )
+    if len(experiment.devices) > 1:
+        console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
     if isinstance(task, Text):
         lines = (task.train.length, task.validation.length, task.test.length)
         console.print(

@@ -4,7 +4,6 @@ Every array of a replica has a leading replica axis, also where there is one rep
 computed is written for one replica, without the axis, and lifted by `over_replicas`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
@@ -111,13 +110,9 @@ def named(settings: Settings, numbers: Sequence[int]) -> str:
     return f"seed {', '.join(str(settings.seed + number) for number in numbers)}"
 
 
-def sharding(count: int) -> NamedSharding:
-    """Where arrays of so many replicas lie: in equal shares on as many devices as allow it."""
-    devices = jax.devices()
-    return NamedSharding(Mesh(devices[: math.gcd(count, len(devices))], "seed"), P("seed"))
-
-
-def over_replicas(function: Callable, own: int = 1, unless: Callable | None = None) -> Callable:
+def over_replicas(
+    function: Callable, mesh: Mesh, own: int = 1, unless: Callable | None = None
+) -> Callable:
     """Lifts a function of one replica to all of them.
 
     One replica keeps the cores of a CPU busy, and `vmap` would only make its arrays too large
@@ -125,6 +120,7 @@ def over_replicas(function: Callable, own: int = 1, unless: Callable | None = No
 
     Args:
       function: of the arrays of one replica, which may differ, then of what all share.
+      mesh: the devices, of `devices.make_mesh`; they share the replicas out among them.
       own: number of arguments that have a replica axis.
       unless: of the same arguments: whether a replica is to be left out, and what to return
         for it then.
@@ -159,11 +155,17 @@ def over_replicas(function: Callable, own: int = 1, unless: Callable | None = No
         return jax.lax.map(one, mine) if in_turn else jax.vmap(one)(mine)
 
     def lifted(*arguments: Any) -> Any:
-        place = sharding(_count(arguments[:own]))
+        # An axis of one, left to the compiler, would make another program of it.
+        by_hand = {"seed"} if mesh.shape["data"] > 1 else set(mesh.axis_names)
         specs = tuple(P("seed") if number < own else P() for number in range(len(arguments)))
         # Unchecked: the check would have every constant in a loop marked as differing by device.
         return jax.shard_map(
-            share, mesh=place.mesh, in_specs=specs, out_specs=P("seed"), check_vma=False
+            share,
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=P("seed"),
+            axis_names=by_hand,
+            check_vma=False,
         )(*arguments)
 
     return lifted

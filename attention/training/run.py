@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attention.training import hosts
 from attention.training.files import write_atomically
 from attention.training.settings import Settings, UsageError, differences, read_settings
 from attention.training.version import code_version
@@ -44,6 +45,13 @@ class Run:
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else None
 
+    def check_is_seen(self) -> None:
+        """Refuses to go on in a process that does not see what another one wrote."""
+        if not (self.path / "config.json").exists():
+            raise UsageError(
+                f"--workdir={self.path}: not every host sees it; they need one file system"
+            )
+
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file into the run."""
         write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
@@ -58,10 +66,15 @@ def default_path(settings: Settings) -> Path:
 def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
     """The run at a path, new or the same as before, for this process alone.
 
+    Of several processes that train together, the first sees to it; it is for all of them.
+
     Raises:
       UsageError: the path holds something else, or another process is training there. In
         that case nothing was written.
     """
+    if not hosts.is_first():
+        yield Run(path)
+        return
     identity = _identity(settings, source)
     _refuse_other(path, identity, settings)
     path.mkdir(parents=True, exist_ok=True)

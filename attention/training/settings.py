@@ -173,6 +173,7 @@ class TrainSettings(Section):
     checkpoint_every_steps: int = Field(500, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
     stop_at_exact_match: float = Field(0.0, ge=0, le=1)  # on validation; 0: never stop early
+    shard_parameters: bool = False  # over the devices that share a batch, not whole on each
 
 
 class EvalSettings(Section):

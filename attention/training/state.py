@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, PyTree
 
 from attention.pytrees import register_dataclass
 from attention.tasks.batch import Batch, Task
+from attention.training import hosts
+from attention.training.devices import places, split_parameters, split_rows
 from attention.training.experiment import Experiment, Parameters, make_optimizer, schedule
-from attention.training.replicas import Replica, over_replicas, replicas, sharding
+from attention.training.replicas import Replica, over_replicas, replicas
 from attention.training.streams import Stream, stream_key
 
 Metrics = dict[str, Float[Array, "*replicas"]]
@@ -48,7 +50,20 @@ class TrainState:
 
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of all replicas before the first update."""
+    make = jax.jit(_make_all(experiment), out_shardings=_places(experiment))
+    return make(replicas(experiment.settings))
 
+
+def abstract_state(experiment: Experiment) -> TrainState:
+    """The shapes, dtypes and places of the state of all replicas, at no cost."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        _shapes(experiment),
+        _places(experiment),
+    )
+
+
+def _make_all(experiment: Experiment) -> Callable[[Replica], TrainState]:
     def make(replica: Replica) -> TrainState:
         parameters = experiment.initial_parameters(stream_key(replica.seed, Stream.PARAMETERS))
         return TrainState(
@@ -58,26 +73,26 @@ def initial_state(experiment: Experiment) -> TrainState:
             jnp.full((), Status.TRAINING, jnp.int32),
         )
 
-    return jax.jit(over_replicas(make))(replicas(experiment.settings))
+    return over_replicas(make, experiment.mesh)
 
 
-def abstract_state(experiment: Experiment) -> TrainState:
-    """The shapes, dtypes and places of the state of all replicas, at no cost."""
-    place = sharding(experiment.settings.num_replicas)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(lambda: initial_state(experiment)),
-    )
+def _shapes(experiment: Experiment) -> TrainState:
+    return jax.eval_shape(_make_all(experiment), replicas(experiment.settings))
+
+
+def _places(experiment: Experiment) -> TrainState:
+    split = experiment.settings.train.shard_parameters
+    return places(_shapes(experiment), experiment.mesh, split=split)
 
 
 def completed(state: TrainState) -> int:
     """Updates completed by the replicas that went furthest, those in training among them."""
-    return int(np.max(state.step))
+    return int(np.max(hosts.fetch(state.step)))
 
 
 def replicas_with(state: TrainState, status: Status) -> np.ndarray:
     """For each replica, whether its status is this."""
-    return np.asarray(state.status) == status
+    return hosts.fetch(state.status) == status
 
 
 def make_train(
@@ -97,7 +112,7 @@ def make_train(
       failed stays as it is, its metrics are NaN.
     """
     own = replicas(experiment.settings)
-    train = over_replicas(_train_one(experiment), own=2, unless=_stopped)
+    train = over_replicas(_train_one(experiment), experiment.mesh, own=2, unless=_stopped)
 
     def train_all(
         own: Replica, state: TrainState, task: Task, until: Array
@@ -107,7 +122,7 @@ def make_train(
         updates = until - jnp.max(state.step)
         return train(own, state, task, updates)
 
-    compiled = jax.jit(train_all, donate_argnums=1)
+    compiled = jax.jit(train_all, donate_argnums=1, out_shardings=(_places(experiment), None))
     return lambda state, task, until: compiled(own, state, task, jnp.asarray(until, jnp.int32))
 
 
@@ -118,7 +133,8 @@ def _train_one(experiment: Experiment) -> Callable:
 
     def next_batch(replica: Replica, task: Task, step: Array) -> Batch:
         key = stream_key(replica.seed, Stream.TRAIN)
-        return task.sample(jax.random.fold_in(key, step), settings.train.batch_size)
+        batch = task.sample(jax.random.fold_in(key, step), settings.train.batch_size)
+        return split_rows(batch)
 
     def loss(parameters: Parameters, replica: Replica, batch: Batch, step: Array) -> Array:
         key = None
@@ -132,6 +148,8 @@ def _train_one(experiment: Experiment) -> Callable:
         rule = make_optimizer(replica.of(settings.optimizer), steps)
         updates, optimizer = rule.update(gradient, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
+        if settings.train.shard_parameters:
+            parameters, optimizer = split_parameters((parameters, optimizer))
         metrics = {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, parameters, optimizer, state.status), metrics
 

@@ -7,7 +7,7 @@ import pytest
 from small import assert_same_bits
 
 from attention.training.checkpoints import MANIFEST, Checkpoints, restore, steps
-from attention.training.replicas import sharding
+from attention.training.devices import make_mesh, places
 from attention.training.settings import UsageError
 from attention.training.state import Status, TrainState, completed
 
@@ -30,9 +30,11 @@ def save(directory, state, keep):
         checkpoints.save(state)
 
 
+SHAPES = jax.eval_shape(lambda: state_of(0))
 LIKE = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding(2)),
-    jax.eval_shape(lambda: state_of(0)),
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+    SHAPES,
+    places(SHAPES, make_mesh(jax.devices(), 2, 1), split=False),
 )
 
 

@@ -1,8 +1,5 @@
 import io
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import jax
@@ -12,20 +9,21 @@ import pytest
 from rich.console import Console
 from small import assert_same_bits, replica, small, train_quietly
 
-from attention.training import checkpoints, replicas
+from attention.training import replicas
+from attention.training.devices import make_mesh
 from attention.training.evaluate import Evaluator
 from attention.training.experiment import build
 from attention.training.replicas import join, members, over_replicas, shared
 from attention.training.restored import evaluate
 from attention.training.state import (
     Status,
-    abstract_state,
     initial_state,
     make_train,
     replicas_with,
 )
 
 SEED, COUNT, UNTIL = 5, 3, 7
+MESH = make_mesh(jax.devices()[:1], 1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +148,7 @@ def test_a_lifted_function_sees_its_own_then_what_is_shared(count):
         assert (a.shape, b.shape) == ((), ())
         return {"sum": a + b + shared[1]}
 
-    found = jax.jit(over_replicas(of_one, own=2))(*own, np.array([5.0, 7.0]))
+    found = jax.jit(over_replicas(of_one, MESH, own=2))(*own, np.array([5.0, 7.0]))
     np.testing.assert_array_equal(found["sum"], own[0] + own[1] + 7)
 
 
@@ -164,7 +162,7 @@ def test_a_replica_that_is_left_out_leaves_the_loops_of_the_others_alone(
     def of_one(x, turns):
         return jax.lax.fori_loop(0, turns, lambda _, x: 2 * x, x)
 
-    lifted = over_replicas(of_one, unless=lambda x, turns: (x == 5, -x))
+    lifted = over_replicas(of_one, MESH, unless=lambda x, turns: (x == 5, -x))
     own = np.array([3.0, 5.0, 7.0])[:count]
     np.testing.assert_array_equal(jax.jit(lifted)(own, 2), np.array([12, -5, 28])[:count])
     program = str(jax.make_jaxpr(lifted)(own, 2))
@@ -231,33 +229,3 @@ def test_a_run_of_replicas_with_numbers_of_their_own_fails_and_is_evaluated_one_
     evaluate(tmp_path / "run", None, None, Console(file=io.StringIO()), replica=2)
     (alone,) = json.loads((tmp_path / "run" / "eval.json").read_text())["replicas"]
     assert alone == found[2]
-
-
-ON_TWO_DEVICES = """
-import json, sys
-from pathlib import Path
-import jax
-from small import small, train_quietly
-assert len(jax.devices()) == 2
-status, _ = train_quietly(small(json.loads(sys.argv[1])), Path(sys.argv[2]))
-sys.exit(status)
-"""
-
-
-def test_on_two_devices_replicas_are_shared_out_and_the_numbers_are_the_same(tmp_path):
-    changes = {"num_seeds": 6, "train.steps": 3, "train.stop_at_exact_match": 1.0}
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
-    path = [os.path.dirname(__file__) + "/..", *sys.path]
-    done = subprocess.run(
-        [sys.executable, "-c", ON_TWO_DEVICES, json.dumps(changes), str(tmp_path)],
-        env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    experiment = build(small(changes), None)
-    here, _ = trained(experiment, 3)
-    there = checkpoints.restore(tmp_path / "checkpoints", abstract_state(experiment))
-    assert_close(there, here, atol=1e-6)
-    report = json.loads((tmp_path / "result.json").read_text())["test"]
-    assert report == Evaluator(experiment).report(here, "test")

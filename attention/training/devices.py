@@ -1,0 +1,88 @@
+"""Devices: one mesh, with the replicas along its axis `seed` and each batch along `data`.
+
+The axis `seed` is split by hand (`replicas.over_replicas`), since replicas have nothing to do
+with each other. The axis `data` is left to the compiler: the program is that of one device,
+which says where rows and parameters lie, so its numbers are the same but for rounding.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+
+def make_mesh(devices: Sequence[jax.Device], num_replicas: int, batch_size: int) -> Mesh:
+    """The mesh of as many of the devices as get equal shares of the replicas and of a batch."""
+    seed = math.gcd(num_replicas, len(devices))
+    data = math.gcd(batch_size, len(devices) // seed)
+    return Mesh(np.array(devices[: seed * data]).reshape(seed, data), ("seed", "data"))
+
+
+def described(mesh: Mesh, available: int) -> str:
+    """Who shares what, and how many of the devices are left out, in a line."""
+    left_out = available - mesh.size
+    return f"devices: replicas over {mesh.shape['seed']}, each batch over {mesh.shape['data']}" + (
+        f"; {left_out} of {available} left out, the sizes do not divide" if left_out else ""
+    )
+
+
+def split_rows(batch: PyTree) -> PyTree:
+    """Shares the rows of arrays out along `data`, in equal shares or not at all.
+
+    For use in a program, on what belongs to one replica.
+    """
+    return jax.tree.map(lambda leaf: _split(leaf, 0), batch)
+
+
+def split_parameters(parameters: PyTree) -> PyTree:
+    """Shares each array out along `data` by its largest axis that divides, likewise."""
+    return jax.tree.map(lambda leaf: _split(leaf, _widest(leaf.shape, _sharers())), parameters)
+
+
+def places(like: PyTree, mesh: Mesh, *, split: bool) -> PyTree:
+    """Where arrays with a leading axis of replicas lie.
+
+    Args:
+      like: arrays, or their shapes.
+      mesh: the devices.
+      split: whether as `split_parameters` does; if not, those of a replica are whole on all of
+        its devices.
+    """
+
+    def place(leaf: PyTree) -> NamedSharding:
+        axis = _widest(leaf.shape[1:], mesh.shape["data"]) if split else None
+        return NamedSharding(mesh, P("seed", *_along(axis)))
+
+    return jax.tree.map(place, like)
+
+
+def can_split(parameters: PyTree, mesh: Mesh) -> bool:
+    """Whether `split_parameters` would split anything."""
+    axes = [_widest(leaf.shape, mesh.shape["data"]) for leaf in jax.tree.leaves(parameters)]
+    return any(axis is not None for axis in axes)
+
+
+def _split(leaf: jax.Array, axis: int | None) -> jax.Array:
+    sharers = _sharers()
+    if axis is None or sharers == 1 or leaf.shape[axis] % sharers:
+        return leaf
+    return jax.lax.with_sharding_constraint(leaf, P(*_along(axis)))
+
+
+def _along(axis: int | None) -> list[str | None]:
+    return [] if axis is None else [None] * axis + ["data"]
+
+
+def _widest(shape: tuple[int, ...], sharers: int) -> int | None:
+    """The largest axis that divides, the first of equals."""
+    axes = [axis for axis, size in enumerate(shape) if size % sharers == 0]
+    return max(axes, key=lambda axis: shape[axis]) if axes else None
+
+
+def _sharers() -> int:
+    """How many devices share the batch of a replica, in the program that is being traced."""
+    return jax.sharding.get_abstract_mesh().shape.get("data", 1)
