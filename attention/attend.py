@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from attention.algorithms import (
     additive,
+    cudnn,
     dense,
     inner_product,
     key_only,
@@ -31,7 +32,9 @@ from attention.masks import Both, Causal, Mask
 from attention.normalizers import NORMALIZERS, Normalizer
 from attention.pytrees import field_names
 
-Implementation = Literal["dense", "streaming", "additive", "inner_product", "key_only", "prefix"]
+Implementation = Literal[
+    "dense", "streaming", "additive", "inner_product", "cudnn", "key_only", "prefix"
+]
 
 # From so many pairs on, in all, tiles are faster than whole arrays, which leave the caches.
 STREAMING_PAIRS = 2**20
@@ -63,7 +66,9 @@ def attend(
       bias: what positions add to the scores, see `attention.biases`.
       normalizer: a key of `NORMALIZERS`.
       implementation: None picks; a name forces an algorithm, and one that cannot serve
-        this request says so. All are exact; `attention.algorithms` has one a file.
+        this request says so. All are exact; `attention.algorithms` has one a file. On an
+        NVIDIA GPU None picks "cudnn" for inner products in half precision where it can: that
+        has reverse mode only, so name "streaming" for forward mode.
 
     Raises:
       ValueError: shapes do not fit, or the request is impossible; the message names what
@@ -72,15 +77,20 @@ def attend(
     _check(form, values, mask)
     normalize = _find_normalizer(normalizer)
     possible = _possible(form, mask, bias, normalizer)
+    no_cudnn = cudnn.obstacle(form, values, mask, bias, normalizer) or cudnn.platform_obstacle()
+    possible += ["cudnn"] if no_cudnn is None else []
+    if implementation is None and no_cudnn is None:
+        return _cudnn_by_platform(form, values, mask)
     if implementation is None:
         chosen = _best(possible, form, values)
     elif implementation in possible:
         chosen = implementation
     else:
+        reason = f" ({no_cudnn})" if implementation == "cudnn" else ""
         raise ValueError(
             f"implementation={implementation!r} cannot serve {type(form).__name__} with"
             f" mask={type(mask).__name__}, bias={type(bias).__name__} and"
-            f" normalizer={normalizer!r}; possible here: {', '.join(possible)}"
+            f" normalizer={normalizer!r}{reason}; possible here: {', '.join(possible)}"
         )
     match chosen:
         case "streaming":
@@ -93,6 +103,9 @@ def attend(
         case "inner_product":
             assert isinstance(form, InnerProduct)
             return inner_product.attend(form, values, mask, bias)
+        case "cudnn":
+            assert isinstance(form, InnerProduct)
+            return cudnn.attend(form, values, mask)
         case "key_only":
             assert isinstance(form, KeyOnly)
             return key_only.attend(form, values, mask, normalize)
@@ -211,6 +224,15 @@ def _inner_product_by_platform(
     return jax.lax.platform_dependent(
         form, values, mask, bias, cpu=on_cpu, default=inner_product.attend
     )
+
+
+def _cudnn_by_platform(form: Form, values: Array, mask: Mask | None) -> Array:
+    """A machine with a GPU may compile for its CPU too: tiles leave no pairs behind there."""
+
+    def elsewhere(form: Form, values: Array, mask: Mask | None) -> Array:
+        return streaming.attend(form, values, mask, None, "softmax")
+
+    return jax.lax.platform_dependent(form, values, mask, cuda=cudnn.attend, default=elsewhere)
 
 
 def _attend_prefixes(form: KeyOnly, values: Array, mask: Mask | None) -> Array:

@@ -10,6 +10,7 @@ adds to that the keys of the block. Time and memory O(keys), in O(log keys) para
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,11 +74,14 @@ def attend(
     dtype = accumulator(logits.dtype, values.dtype)
     # A masked key is no key, but for its value: that has no weight, and copies cost time.
     masked = jnp.where(allowed, logits.astype(dtype), jnp.finfo(dtype).min)
-    keys = State(masked, allowed.astype(dtype), values.astype(dtype))
-    prefixes = functools.partial(_prefixes, block_size=block_size)
-    for _ in logits.shape[:-1]:
-        prefixes = jax.vmap(prefixes)
-    return prefixes(keys).context.astype(values.dtype)
+    keys = Total(masked, allowed.astype(dtype)), values.astype(dtype)
+    # Axes of one would make the sums of the backward pass several times slower on a CPU.
+    axes = [size for size in logits.shape[:-1] if size > 1]
+    keys = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[logits.ndim - 1 :]), keys)
+    contexts = functools.partial(_contexts, block_size)
+    for _ in axes:
+        contexts = jax.vmap(contexts)
+    return contexts(*keys)[0].reshape(values.shape).astype(values.dtype)
 
 
 def attend_causal(
@@ -95,6 +99,40 @@ def attend_causal(
     nothing, last = jnp.zeros_like(contexts[..., :1, :]), contexts[..., -1:, :]
     parts = [jnp.repeat(nothing, before, axis=-2), rows, jnp.repeat(last, after, axis=-2)]
     return jnp.concatenate(parts, axis=-2)
+
+
+class Total(NamedTuple):
+    """What some keys weigh together: `normalizer · exp(max)`."""
+
+    max: Array
+    normalizer: Array
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _contexts(
+    block_size: int, each: Total, values: Float[Array, "n value_dim"]
+) -> tuple[Float[Array, "n value_dim"], Total]:
+    """The context of every prefix, and its total; the normalizers of `each` are constants."""
+    states = _prefixes(State(*each, values), block_size)
+    return states.context, Total(states.max, states.normalizer)
+
+
+@_contexts.defjvp
+def _contexts_jvp(
+    block_size: int, primals: tuple[Total, Array], tangents: tuple[Total, Array]
+) -> tuple[tuple[Array, Total], tuple[Array, Total]]:
+    """`dL_i = Σ_j p_ij ds_j` and `do_i = Σ_j p_ij (ds_j v_j + dv_j) − o_i dL_i`: see `streaming`.
+
+    The derivative of `_prefixes` itself would keep what every level has computed.
+    """
+    (each, values), (d_each, d_values) = primals, tangents
+    context, up_to = _contexts(block_size, each, values)
+    d_logits = d_each.max[:, None]
+    d_log_total = _means(d_logits, each, up_to, block_size)
+    mixed = _means(d_logits * values + d_values, each, up_to, block_size)
+    # The maximum is but what the normalizer is relative to.
+    d_up_to = Total(jnp.zeros_like(up_to.max), up_to.normalizer * d_log_total[:, 0])
+    return (context, up_to), (mixed - context * d_log_total, d_up_to)
 
 
 def _prefixes(states: State, block_size: int) -> State:
@@ -130,7 +168,6 @@ def _add(before: State, states: State, visible: Bool[np.ndarray, "rows n"]) -> S
     return State(greatest, normalizer, context)
 
 
-@jax.custom_jvp
 def _mix(weights: Float[Array, "rows n"], values: Float[Array, "n value_dim"]) -> Array:
     """`weights @ values`, as fast as a CPU can for many products of a few rows."""
     if len(weights) == 1:
@@ -141,8 +178,41 @@ def _mix(weights: Float[Array, "rows n"], values: Float[Array, "n value_dim"]) -
     return jnp.sum(weights[:, :, None] * values[None, :, :], axis=1)
 
 
-@_mix.defjvp
-def _mix_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Products, for the transpose of a sum that is not fused fills `[keys, rows, value_dim]`."""
-    (weights, values), (d_weights, d_values) = primals, tangents
-    return _mix(weights, values), d_weights @ values + weights @ d_values
+def _means(
+    terms: Float[Array, "n dim"], each: Total, up_to: Total, block_size: int
+) -> Float[Array, "n dim"]:
+    """`Σ_{j ≤ i} p_ij terms_j`, with `p_ij` the part of `each` j in what is `up_to` i.
+
+    Linear in the terms: its transpose is the sweep of the backward pass.
+    """
+    size = len(terms)
+    blocks = -(-size // block_size)
+    padding = blocks * block_size - size
+
+    def cut(array: Array, mode: str) -> Array:
+        padded = jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1), mode=mode)
+        return padded.reshape(blocks, block_size, *array.shape[1:])
+
+    terms = cut(terms, "constant")
+    each, up_to = (Total(*(cut(array, "edge") for array in total)) for total in (each, up_to))
+    rows = Total(*(array[:, :, None] for array in up_to))
+    columns = Total(*(array[:, None, :] for array in each))
+    means = jax.vmap(_mix)(_part(columns, rows, np.tri(block_size, dtype=bool)), terms)
+    if blocks > 1:
+        ends = Total(*(array[:-1, -1] for array in up_to))
+        # Not the last rows of `means`: the transpose would have to add to those of an array.
+        parts = _part(Total(*(a[:-1] for a in each)), Total(*(a[:, None] for a in ends)))
+        pooled = jnp.sum(parts[:, :, None] * terms[:-1], axis=1)
+        before = _means(pooled, ends, ends, block_size)
+        decay = _part(Total(*(a[:, None] for a in ends)), Total(*(a[1:] for a in up_to)))
+        before, decay = (jnp.pad(a, [(1, 0), (0, 0)]) for a in (before, decay))
+        means = means + decay[:, :, None] * before[:, None, :]
+    return means.reshape(-1, means.shape[-1])[:size]
+
+
+def _part(some: Total, of: Total, where: np.ndarray | bool = True) -> Array:
+    """Where these are among those, how much of their weight they have: at most one."""
+    # Hidden before the exponential: it could overflow, and then its gradient be NaN.
+    exponent = jnp.where(where, some.max - of.max, -jnp.inf)
+    divisor = jnp.where(of.normalizer > 0, of.normalizer, 1.0)
+    return jnp.exp(exponent) * (some.normalizer / divisor)

@@ -113,6 +113,13 @@ def test_no_magnitude_is_too_great(slope):
         assert np.all(np.isfinite(leaf))
 
 
+def test_great_and_equal_logits_share_the_gradient():
+    _, values = problem()
+    _, (_, d_values) = jit_vjp(jnp.full(LONG, 1e9), values)
+    shares = np.tri(LONG) / np.arange(1, LONG + 1)[:, None]
+    assert_close(d_values, shares.T @ np.asarray(normal(3, *values.shape), np.float64))
+
+
 @pytest.mark.parametrize("slope", [3.0, -3.0])
 def test_far_from_the_greatest_logit_the_context_is_still_exact(slope):
     logits, values = problem()
@@ -150,6 +157,15 @@ def jit_vjp(logits, values, where=None):
         lambda *args: prefix.attend(*args, where, block_size=3), logits, values
     )
     return context, pullback(normal(3, *context.shape))
+
+
+def test_gradient_under_leading_axes_is_that_of_each():
+    arrays = problem(BATCH, 1, keys=KEYS)
+    _, together = jit_vjp(*arrays)
+    cotangent = normal(3, *arrays[1].shape)
+    for at in range(BATCH):
+        _, pullback = jax.vjp(plain_prefixes, *(leaf[at, 0] for leaf in arrays))
+        assert_close([leaf[at, 0] for leaf in together], list(pullback(cotangent[at, 0])))
 
 
 def test_jvp_is_the_transpose_of_vjp():
