@@ -5,7 +5,8 @@ every turn adds a group of terms, none of which meets memory. Three things make 
 
 - *tanh is a reciprocal in disguise*: `tanh(q + k) = 1 − 2r` with `r = 1 / (1 + e^2q e^2k)`. The
   exponentials are per row and per column, and two terms share one division, the slow
-  operation: `1/a = b / ab` and `1/b = a / ab`. That is exact; `_regime` guards it from overflow.
+  operation: `1/a = b / ab` and `1/b = a / ab`. That is exact; `_centered` guards it from
+  overflow.
 - *the derivative needs no tanh either*: `d tanh = 4 (r − r²)`.
 - *each cotangent has a sweep of its own.* `_tangent` is written as three sums, over keys,
   queries and readout, whose transposes add up whole arrays, elementwise. One sum for all
@@ -13,7 +14,7 @@ every turn adds a group of terms, none of which meets memory. Three things make 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -31,17 +32,16 @@ GROUP = 16
 
 def scores(form: Additive) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch, in float32 or better."""
-    batch, num_queries, _ = form.queries.shape
+    queries, keys, readout = form.queries, form.keys, form.readout[:, None, :]
+    batch, num_queries, _ = queries.shape
     # Vectors run along the last axis: let that be a long one.
-    axis = 1 if batch >= max(num_queries, form.keys.shape[1]) else 2
-    units = _TANH if form.activation is jnp.tanh else (_elementwise(form.activation),)
-    sums = _scores(
-        units,
-        axis,
-        _hidden_first(form.queries, axis),
-        _hidden_first(form.keys, axis),
-        _hidden_first(form.readout[:, None, :], axis),
-    )
+    axis = 1 if batch >= max(num_queries, keys.shape[1]) else 2
+    if form.activation is jnp.tanh:
+        units, (queries, keys, regime) = _TANH, _centered(queries, keys)
+    else:
+        units, regime = (_elementwise(form.activation),), jnp.zeros((), jnp.int32)
+    arrays = (_hidden_first(array, axis) for array in (queries, keys, readout))
+    sums = _scores(units, axis, regime, *arrays)
     return jnp.moveaxis(sums, -1, 0) if axis == 1 else sums
 
 
@@ -49,6 +49,27 @@ def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
     """`[hidden, …]`, with `n` at `axis`, 1 or 2, and the batch at the other."""
     array = jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
     return array.astype(accumulator(array.dtype))
+
+
+def _centered(
+    queries: Float[Array, "batch queries hidden"], keys: Float[Array, "batch keys hidden"]
+) -> tuple[Array, Array, Int[Array, ""]]:
+    """The same sums `q + k` of smaller queries, and the first of `_TANH` that is exact for them.
+
+    `q + k = (q − c) + (k + c)` for any c. With the middle of a unit's queries for c, they reach
+    to about half their spread. Where they still reach too far, c is zero: there `k + c` would
+    lose digits of sums that count.
+    """
+    dtype = accumulator(queries.dtype, keys.dtype)
+    queries, keys = queries.astype(dtype), keys.astype(dtype)
+    top, bottom = (lax.stop_gradient(f(queries, axis=1, keepdims=True)) for f in (jnp.max, jnp.min))
+    center = top / 2 + bottom / 2
+    reach = jnp.maximum(top - center, center - bottom)
+    center = jnp.where(reach < _FAR, center, 0.0)
+    # Below, not at the limits: there a cut has the derivative 1/2. NaN: the last.
+    reach = jnp.max(reach, initial=0.0)
+    regime = jnp.where(reach < _NEAR, 0, jnp.where(reach < _FAR, 1, 2))
+    return queries - center, keys + center, _unbatched(regime)
 
 
 # Units: how an activation is computed.
@@ -63,15 +84,17 @@ class _Unit:
     terms have in common is done once, to their sum.
 
     Attributes:
-      prepare: once a row and once a column; the last argument is the axis of both.
+      prepare: once a row and once a column.
       join: once a pair; symmetric.
       values, slopes: of two terms.
+      mix: the values of two terms, weighted by the second argument, and added.
     """
 
-    prepare: Callable[[Array, Array, int], Pair]
+    prepare: Callable[[Array, Array], Pair]
     join: Callable[[Array, Array], Array]
     values: Callable[[Pair], Pair]
     slopes: Callable[[Pair], Pair]
+    mix: Callable[[Pair, Pair], Array]
     offset: float = 0.0
     factor: float = 1.0
     slope_factor: float = 1.0
@@ -84,16 +107,28 @@ def _elementwise(activation: Activation) -> _Unit:
     def slope(term: Array) -> Array:
         return jax.jvp(activation, (term,), (jnp.ones_like(term),))[1]
 
+    def values(terms: Pair) -> Pair:
+        return activation(terms[0]), activation(terms[1])
+
     return _Unit(
-        prepare=lambda queries, keys, axis: (queries, keys),
+        prepare=lambda queries, keys: (queries, keys),
         join=lambda x, y: x + y,
-        values=lambda terms: (activation(terms[0]), activation(terms[1])),
+        values=values,
         slopes=lambda terms: (slope(terms[0]), slope(terms[1])),
+        mix=lambda terms, weights: _weighted(values(terms), weights),
     )
 
 
+def _weighted(values: Pair, weights: Pair) -> Array:
+    return weights[0] * values[0] + weights[1] * values[1]
+
+
 def _reciprocal(
-    reciprocals: Callable[[Pair], Pair], *, query_limit: float, key_limit: float
+    reciprocals: Callable[[Pair], Pair],
+    mix: Callable[[Pair, Pair], Array],
+    *,
+    query_limit: float,
+    key_limit: float,
 ) -> _Unit:
     """`tanh(q + k) = 1 − 2r`.
 
@@ -101,10 +136,9 @@ def _reciprocal(
     is touched: where a key is cut off, `|q + k| > key_limit − query_limit > 10`.
     """
 
-    def prepare(queries: Array, keys: Array, axis: int) -> Pair:
-        center = _center(queries, axis)
-        x = jnp.clip(queries - center, -query_limit, query_limit)
-        y = jnp.clip(keys + center, -key_limit, key_limit)
+    def prepare(queries: Array, keys: Array) -> Pair:
+        x = jnp.clip(queries, -query_limit, query_limit)
+        y = jnp.clip(keys, -key_limit, key_limit)
         return jnp.exp(2 * x), jnp.exp(2 * y)
 
     def slopes(terms: Pair) -> Pair:
@@ -116,6 +150,7 @@ def _reciprocal(
         join=lambda x, y: 1 + x * y,
         values=reciprocals,
         slopes=slopes,
+        mix=mix,
         offset=1.0,
         factor=-2.0,
         slope_factor=4.0,
@@ -140,22 +175,23 @@ def _one_division_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair
     return (r, s), (-r * (r * a), -s * (s * b))
 
 
-_TANH = (
-    _reciprocal(_one_division, query_limit=5.0, key_limit=15.5),
-    _reciprocal(_own_divisions, query_limit=16.0, key_limit=26.0),
+def _mix_by_own_divisions(terms: Pair, weights: Pair) -> Array:
+    return _weighted(_own_divisions(terms), weights)
+
+
+def _mix_by_one_division(terms: Pair, weights: Pair) -> Array:
+    (a, b), (v, w) = terms, weights
+    return (v * b + w * a) / (a * b)
+
+
+# How far queries may reach. With the keys cut off where they are, products of two terms are
+# finite up to the first, terms up to the second.
+_NEAR, _FAR = 5.0, 16.0
+_TANH: tuple[_Unit, ...] = (
+    _reciprocal(_one_division, _mix_by_one_division, query_limit=_NEAR, key_limit=15.5),
+    _reciprocal(_own_divisions, _mix_by_own_divisions, query_limit=_FAR, key_limit=26.0),
     _elementwise(jnp.tanh),
 )
-
-
-def _regime(queries: Array, axis: int) -> Int[Array, ""]:
-    """The first of `_TANH` that is exact here.
-
-    `q + k = (q − c) + (k + c)` for any c. With the middle of a unit's queries for c, they reach
-    to about half their spread, which must be within `query_limit`. Keys may be cut off.
-    """
-    reach = jnp.max(jnp.abs(queries - _center(queries, axis)), initial=0.0)
-    # Below, not at the limits: there a cut has the derivative 1/2. NaN: the last.
-    return _unbatched(jnp.where(reach < 5.0, 0, jnp.where(reach < 16.0, 1, 2)))
 
 
 @jax.custom_batching.custom_vmap
@@ -174,57 +210,52 @@ def _unbatched_vmap(
     return _unbatched(jnp.max(regimes)), False
 
 
-def _center(queries: Array, axis: int) -> Array:
-    """The middle of a unit's queries, up to rounding."""
-    top, bottom = (f(queries, axis=axis, keepdims=True) for f in (jnp.max, jnp.min))
-    return top / 2 + bottom / 2
-
-
 # Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and those of
 # pairs [batch, queries, keys] or [queries, keys, batch].
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _scores(units: tuple[_Unit, ...], axis: int, queries: Array, keys: Array, readout: Array):
+def _scores(
+    units: tuple[_Unit, ...],
+    axis: int,
+    regime: Int[Array, ""],
+    queries: Array,
+    keys: Array,
+    readout: Array,
+) -> Array:
+    """The scores, by the unit of this number."""
     sums = [functools.partial(_sum, unit, axis) for unit in units]
-    return _switch(sums, axis, queries, keys, readout)
+    return lax.switch(regime, sums, queries, keys, readout)
 
 
 @_scores.defjvp
 def _scores_jvp(units: tuple[_Unit, ...], axis: int, primals: tuple, tangents: tuple) -> Pair:
     # Checkpointed, so that a backward pass keeps the inputs and nothing of any branch.
     sums = [jax.checkpoint(functools.partial(_tangent, unit, axis)) for unit in units]
-    return _scores(units, axis, *primals), _switch(sums, axis, *primals, *tangents)
-
-
-def _switch(
-    sums: Sequence[Callable[..., Array]], axis: int, queries: Array, *operands: Array
-) -> Array:
-    if len(sums) == 1:
-        return sums[0](queries, *operands)
-    return lax.switch(_regime(queries, axis), sums, queries, *operands)
+    regime, *arrays = primals
+    return _scores(units, axis, *primals), lax.switch(regime, sums, *arrays, *tangents[1:])
 
 
 def _sum(unit: _Unit, axis: int, queries: Array, keys: Array, readout: Array) -> Array:
     """The scores, a group of hidden units a turn."""
-    x, y = unit.prepare(queries, keys, axis)
-    x, y, weights = (
-        jnp.expand_dims(x, axis + 1),
-        jnp.expand_dims(y, axis),
-        jnp.expand_dims(readout, axis),
-    )
+    x, y = unit.prepare(queries, keys)
+    x, y = jnp.expand_dims(x, axis + 1), jnp.expand_dims(y, axis)
+    # At most one: what it is multiplied by can be close to the greatest number there is.
+    greatest = jnp.max(jnp.abs(readout), axis=0, keepdims=True, initial=0.0)
+    weights = jnp.expand_dims(readout / jnp.where(greatest > 0, greatest, 1.0), axis)
 
     def turn(total: Array, group: list[Array]) -> tuple[Array, None]:
         x, y, weights = group
         for h in range(0, x.shape[0], 2):
-            u, w = unit.values((unit.join(x[h], y[h]), unit.join(x[h + 1], y[h + 1])))
-            total = total + (weights[h] * u + weights[h + 1] * w)
+            terms = unit.join(x[h], y[h]), unit.join(x[h + 1], y[h + 1])
+            total = total + unit.mix(terms, (weights[h], weights[h + 1]))
         return total, None
 
     zeros = jnp.zeros(jnp.broadcast_shapes(x.shape[1:], y.shape[1:]), x.dtype)
     turns = max(1, x.shape[0] // (2 * GROUP))  # the fewer, the less often is `total` touched
     total, _ = lax.scan(turn, zeros, [_split(array, turns) for array in (x, y, weights)])
-    return unit.factor * total + unit.offset * jnp.sum(weights, axis=0)
+    total = jnp.expand_dims(unit.factor * greatest[0], axis) * total
+    return total + jnp.expand_dims(unit.offset * jnp.sum(readout, axis=0), axis)
 
 
 def _tangent(
@@ -238,7 +269,7 @@ def _tangent(
     dv: Array,
 ) -> Array:
     """The derivative of the scores in a direction: three sweeps, see the top of the file."""
-    x, y = unit.prepare(queries, keys, axis)
+    x, y = unit.prepare(queries, keys)
     slope = unit.slope_factor * readout
     of_readout = jnp.broadcast_to(unit.factor * dv, x.shape)
     by_queries = _directional(unit.join, unit.slopes, axis, x, y, slope * dk)

@@ -205,11 +205,18 @@ plain_hessian_product = jit(hessian_product_of(plain_scores))
 
 
 @every_magnitude
-@pytest.mark.parametrize("axis", [1, 2])
-def test_the_first_regime_that_is_exact_is_chosen(name, axis):
-    regime, queries, _ = MAGNITUDES[name]
-    chosen = additive._regime(additive._hidden_first(jnp.asarray(queries), axis), axis)
+def test_the_first_regime_that_is_exact_is_chosen(name):
+    regime, *arrays = MAGNITUDES[name]
+    chosen = additive._centered(*map(jnp.asarray, arrays))[2]
     assert regime is None or int(chosen) == regime
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1e37])
+def test_readout_of_any_magnitude(magnitude):
+    queries, keys, readout = make_magnitude("keys beyond their limit")  # up to 30
+    expected = magnitude * np.float64(in_float64(plain_scores, queries, keys, readout))
+    actual = scores(queries, keys, np.float32(magnitude) * readout)
+    assert_close(actual / (magnitude or 1.0), expected / (magnitude or 1.0), FORWARD)
 
 
 @every_magnitude
