@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +15,21 @@ from attention.tasks.batch import RESERVED, Batch
 
 @dataclass(frozen=True)
 class RandomSymbols(ABC):
-    """Uniform random tokens of uniform random length, generated from a key.
+    """Uniform random tokens of random length, generated from a key.
 
     A task says in `_batch` what is to be made of them.
 
     Attributes:
       symbols: number of symbols to draw from.
       max_length: greatest length, in symbols.
+      length_distribution: of what is trained on; held-out lengths are uniform. Of
+        "log_uniform" lengths, as many are below 6 as above, of 40: who has to find the way
+        through a source step by step begins with the first ones.
     """
 
     symbols: int = static()
     max_length: int = static()
+    length_distribution: Literal["uniform", "log_uniform"] = static(default="uniform", kw_only=True)
 
     @property
     def vocabulary(self) -> int:
@@ -42,10 +47,9 @@ class RandomSymbols(ABC):
         return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` examples, their lengths uniform over 1 … `max_length`."""
+        """`size` examples, their lengths from 1 to `max_length`."""
         length_key, symbol_key = jax.random.split(key)
-        length = jax.random.randint(length_key, (size,), 1, self.max_length + 1)
-        return self._of_lengths(symbol_key, length)
+        return self._of_lengths(symbol_key, self._lengths(length_key, size))
 
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
@@ -56,10 +60,16 @@ class RandomSymbols(ABC):
         """
         del split
         if length is None:
-            return _sample(self, key, size)
+            return _sample(replace(self, length_distribution="uniform"), key, size)
         task = self if length <= self.max_length else replace(self, max_length=length)
         key = jax.random.fold_in(key, length)
         return _of_lengths(task, key, jnp.full(size, length))
+
+    def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
+        if self.length_distribution == "uniform":
+            return jax.random.randint(key, (size,), 1, self.max_length + 1)
+        drawn = jnp.exp(jax.random.uniform(key, (size,), maxval=jnp.log(self.max_length + 1)))
+        return jnp.clip(drawn.astype(int), 1, self.max_length)  # at most, but for rounding
 
     def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
         return self._batch(self._symbols(key, length), length)

@@ -38,6 +38,7 @@ class SymbolsSettings(Section):
     name: str
     symbols: int = Field(64, ge=1)
     max_length: int = Field(16, ge=1, le=1024)
+    length_distribution: Literal["uniform", "log_uniform"] = "uniform"  # of training
 
 
 class CopySettings(SymbolsSettings):

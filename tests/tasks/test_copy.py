@@ -36,6 +36,20 @@ def test_lengths_are_uniform_from_one_to_the_greatest(batch):
     np.testing.assert_allclose(counts / SIZE, 1 / MAX_LENGTH, atol=0.05)
 
 
+def test_log_uniform_lengths_are_trained_on_alone():
+    task = Copy(symbols=3, max_length=MAX_LENGTH, length_distribution="log_uniform")
+    lengths = np.asarray(task.sample(jax.random.key(0), 8009).source_length) - 1
+    counts = np.bincount(lengths, minlength=MAX_LENGTH + 1)
+    expected = np.diff(np.log(np.arange(1, MAX_LENGTH + 2))) / np.log(MAX_LENGTH + 1)
+    assert counts.shape == (MAX_LENGTH + 1,)
+    np.testing.assert_allclose(counts[1:] / counts.sum(), expected, atol=0.02)
+    held_out, uniform = (
+        t.held_out("test", jax.random.key(1), 31)
+        for t in (task, Copy(symbols=3, max_length=MAX_LENGTH))
+    )
+    np.testing.assert_array_equal(held_out.source, uniform.source)
+
+
 def test_symbols_are_uniform_at_every_position(batch):
     for position in range(MAX_LENGTH):
         column = np.asarray(batch.source[:, position])
