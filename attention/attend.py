@@ -92,6 +92,8 @@ def attend(
             f" mask={type(mask).__name__}, bias={type(bias).__name__} and"
             f" normalizer={normalizer!r}{reason}; possible here: {', '.join(possible)}"
         )
+    if not all(size_of(form, values.ndim - 2)):
+        return _nothing(form, values)
     match chosen:
         case "streaming":
             return streaming.attend(form, values, mask, bias, normalizer)
@@ -166,7 +168,15 @@ def attend_sharded(
             f"normalizer={normalizer!r} cannot be merged over devices;"
             f" choose {', '.join(sharded.NORMALIZERS)}"
         )
+    if not all(size_of(form, values.ndim - 2)):
+        return _nothing(form, values)
     return sharded.attend(form, values, mask, bias, normalizer, mesh, axis)
+
+
+def _nothing(form: Form, values: Array) -> Array:
+    """The context of queries that have no key, or of no query."""
+    num_queries = size_of(form, values.ndim - 2)[0]
+    return jnp.zeros((*values.shape[:-2], num_queries, values.shape[-1]), values.dtype)
 
 
 def _possible(

@@ -235,6 +235,25 @@ def test_a_query_with_no_key_has_context_and_gradient_zero(kind, implementation)
         assert not np.any(leaf)  # which NaN would be
 
 
+def empty_form(kind, queries, keys):
+    if kind is KeyOnly:
+        return KeyOnly(jnp.zeros(keys), queries)
+    arrays = jnp.zeros((queries, 3)), jnp.zeros((keys, 3))
+    if kind is Pairwise:
+        return Pairwise(jnp.vdot, *arrays)
+    return Additive(*arrays, jnp.ones(3)) if kind is Additive else kind(*arrays)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 0), (0, 3), (0, 0)])
+@pytest.mark.parametrize("mask", [None, masks.causal()])
+@pytest.mark.parametrize("implementation", [None, "dense", "streaming"])
+@pytest.mark.parametrize("kind", FORMS)
+def test_no_keys_and_no_queries(kind, implementation, mask, queries, keys):
+    form, values = empty_form(kind, queries, keys), jnp.zeros((keys, 2))
+    context = attend(form, values, mask=mask, implementation=implementation)
+    np.testing.assert_array_equal(context, np.zeros((queries, 2)))
+
+
 @pytest.mark.parametrize("implementation", [None, "dense", "inner_product"])
 def test_no_query_sees_past_a_causal_mask(implementation):
     form = make_form(InnerProduct)

@@ -133,12 +133,14 @@ def _reciprocal(
     """`tanh(q + k) = 1 − 2r`.
 
     The limits keep products of exponentials finite, and no sum that tanh tells from ±1
-    is touched: where a key is cut off, `|q + k| > key_limit − query_limit > 10`.
+    is touched: where a key is cut off, `|q + k| > key_limit − query_limit`, which is at least
+    10 in float32 and 24 in float64.
     """
 
     def prepare(queries: Array, keys: Array) -> Pair:
+        largest = key_limit if keys.dtype == jnp.float32 else _DOUBLE_KEY_LIMIT
         x = jnp.clip(queries, -query_limit, query_limit)
-        y = jnp.clip(keys, -key_limit, key_limit)
+        y = jnp.clip(keys, -largest, largest)
         return jnp.exp(2 * x), jnp.exp(2 * y)
 
     def slopes(terms: Pair) -> Pair:
@@ -187,6 +189,7 @@ def _mix_by_one_division(terms: Pair, weights: Pair) -> Array:
 # How far queries may reach. With the keys cut off where they are, products of two terms are
 # finite up to the first, terms up to the second.
 _NEAR, _FAR = 5.0, 16.0
+_DOUBLE_KEY_LIMIT = 40.0  # in float64, for both
 _TANH: tuple[_Unit, ...] = (
     _reciprocal(_one_division, _mix_by_one_division, query_limit=_NEAR, key_limit=15.5),
     _reciprocal(_own_divisions, _mix_by_own_divisions, query_limit=_FAR, key_limit=26.0),

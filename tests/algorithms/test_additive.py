@@ -211,6 +211,17 @@ def test_the_first_regime_that_is_exact_is_chosen(name):
     assert regime is None or int(chosen) == regime
 
 
+@pytest.mark.parametrize("reach", [4.5, 15.0])
+def test_float64_is_exact_to_its_own_digits(reach):
+    queries, keys = np.linspace(-reach, reach, 14), np.linspace(-20, 20, 23)
+    arrays = queries.reshape(1, 7, 2), np.stack([keys, -keys], axis=-1)[None], np.full((1, 2), 1e3)
+    actual = in_float64(pulled, arrays, functional(arrays))
+    expected = pulled_by_numpy(arrays, functional(arrays))
+    for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert ours.dtype == np.float64
+        assert_close(ours, theirs, 1e-14)
+
+
 @pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1e37])
 def test_readout_of_any_magnitude(magnitude):
     queries, keys, readout = make_magnitude("keys beyond their limit")  # up to 30
