@@ -33,13 +33,17 @@ class Checkpoints:
       directory: one directory a step comes to lie here.
       keep: all but the newest this many are removed.
       metadata: kept inside each checkpoint.
+      restored: the step that was restored from here, if any: it is intact.
     """
 
-    def __init__(self, directory: Path, keep: int, metadata: dict[str, Any]):
+    def __init__(
+        self, directory: Path, keep: int, metadata: dict[str, Any], restored: int | None = None
+    ):
         self._directory, self._keep, self._metadata = directory.resolve(), keep, metadata
         self._checkpointer = ocp.StandardCheckpointer()
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
+        self._newest = restored
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -52,9 +56,12 @@ class Checkpoints:
             self._checkpointer.close()
 
     def save(self, state: TrainState) -> None:
-        """Begins to write a state, once the one before is committed."""
+        """Begins to write a state, once the one before is committed; none is written twice."""
         self.wait()
-        path = self._directory / str(completed(state))
+        step = completed(state)
+        if step == self._newest:  # to force it would remove what is intact
+            return
+        self._newest, path = step, self._directory / str(step)
         copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
         # Force: what lies there was left by a kill or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)

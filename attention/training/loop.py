@@ -95,7 +95,9 @@ def _train_to_end(
     with (
         Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog() as log,
         Display(console, settings.steps, step) as display,
-        Checkpoints(run.checkpoints, settings.keep_checkpoints, run.record()) as checkpoints,
+        Checkpoints(
+            run.checkpoints, settings.keep_checkpoints, run.record(), restored=step or None
+        ) as checkpoints,
     ):
         session = _Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)

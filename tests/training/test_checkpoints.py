@@ -148,6 +148,23 @@ def test_a_save_replaces_what_a_kill_left(saved):
     assert completed(restore(saved, LIKE, 1000)) == 1000
 
 
+def test_an_intact_step_is_never_written_again(tmp_path):
+    """A kill in the midst of it would lose the step."""
+    with Checkpoints(tmp_path, 3, {}) as checkpoints:
+        checkpoints.save(state_of(500))
+        checkpoints.wait()
+        first = files_of(tmp_path)
+        checkpoints.save(state_of(500))
+    with Checkpoints(tmp_path, 3, {}, restored=500) as checkpoints:
+        checkpoints.save(state_of(500))
+    assert files_of(tmp_path) == first
+
+
+def files_of(directory):
+    """Which files there are: written anew, each is another one."""
+    return {file: file.stat().st_ino for file in directory.rglob("*")}
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(1, [1500]), (2, [1000, 1500]), (3, [500, 1000, 1500])])
 def test_the_newest_are_kept(saved, keep, kept):
     save(saved, state_of(1500), keep)
