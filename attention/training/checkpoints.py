@@ -31,7 +31,7 @@ class Checkpoints:
 
     Args:
       directory: one directory a step comes to lie here.
-      keep: all but the newest this many are removed.
+      keep: all but the newest this many are removed, and what was never committed.
       metadata: kept inside each checkpoint.
       restored: the step that was restored from here, if any: it is intact.
     """
@@ -78,8 +78,12 @@ class Checkpoints:
         if not hosts.is_first():
             return
         write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-        for step in steps(self._directory)[: -self._keep]:
-            shutil.rmtree(self._directory / str(step))
+        # Steps beyond this one are damaged, or training would have gone on from there.
+        until_now = [step for step in steps(self._directory) if step <= int(path.name)]
+        kept = {str(step) for step in until_now[-self._keep :]}
+        for found in self._directory.glob("[0-9]*"):  # what kills left half written, too
+            if found.name not in kept:
+                shutil.rmtree(found)
 
 
 def steps(directory: Path) -> list[int]:

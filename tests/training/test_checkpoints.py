@@ -172,5 +172,21 @@ def test_the_newest_are_kept(saved, keep, kept):
     assert sorted(int(path.name) for path in saved.iterdir()) == kept
 
 
+def test_what_kills_left_is_removed(saved):
+    (saved / "1250.orbax-checkpoint-tmp" / "d").mkdir(parents=True)
+    (saved / "1000" / MANIFEST).unlink()
+    save(saved, state_of(1500), keep=3)
+    assert sorted(path.name for path in saved.iterdir()) == ["1500", "500"]
+
+
+def test_a_damaged_step_does_not_take_the_place_of_what_was_trained_anew(saved, capfd):
+    flip_a_bit(saved / "1000")
+    assert completed(restore(saved, LIKE)) == 500
+    save(saved, state_of(700), keep=1)
+    assert sorted(path.name for path in saved.iterdir()) == ["700"]
+    assert completed(restore(saved, LIKE)) == 700
+    assert capfd.readouterr().err.count("WARNING") == 1
+
+
 def test_steps_are_in_the_order_of_numbers(saved):
     assert steps(saved) == [500, 1000]  # not that of letters
