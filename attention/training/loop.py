@@ -67,8 +67,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
-        with hosts.in_agreement():
-            run.check_is_seen()
+        run.check_is_seen()
         if hosts.from_first(run.result() is not None):
             console.print(f"{path}: finished already, nothing to do")
         else:
