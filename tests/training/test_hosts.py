@@ -230,6 +230,12 @@ def test_the_error_of_another_process_is_an_error_here(beside):
         pass
 
 
+def test_an_error_that_is_too_long_is_cut_between_letters(beside):
+    beside(hosts._padded("x" + 1500 * "ü"))
+    with pytest.raises(UsageError, match=r"^xü{999}$"), hosts.in_agreement():
+        pass
+
+
 @pytest.mark.parametrize("error", [UsageError, OSError])
 def test_an_error_here_is_told_to_the_others(beside, error):
     beside(hosts._padded(""))
