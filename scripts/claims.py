@@ -32,6 +32,7 @@ from attention.training.settings import UsageError
 from attention.training.version import code_version
 
 PACKAGES = {"matplotlib": "bench", "sklearn": "tasks"}
+MISSING = "not run, or failed in every replica"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,7 +114,7 @@ def write_page(page: Path, runs: Path, full: bool) -> None:
     for number, claim in CLAIMS.items():
         finding, results = find(claim, runs, full, figures)
         used |= results
-        told = finding.verdict if finding else "not run"
+        told = finding.verdict if finding else MISSING
         summary.append(f"{number}. {claim.title} **{told}.**")
         sections.append(section(number, claim, finding))
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def in_cache(experiments: Sequence[Experiment], runs: Path) -> dict[Experiment, 
 def section(number: int, claim: Claim, finding: Finding | None) -> str:
     heading = f"## {number}. {claim.title}"
     if finding is None:
-        return f"{heading}\n\n**Verdict: not run.**"
+        return f"{heading}\n\n**Verdict: {MISSING}.**"
     return "\n\n".join([heading, f"**Verdict: {finding.verdict}.**", *finding.evidence])
 
 
