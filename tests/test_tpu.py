@@ -1,5 +1,6 @@
 """The scripts of docs/tpu.md, without a cloud: what they would do, and what they refuse."""
 
+import functools
 import json
 import os
 import re
@@ -316,6 +317,20 @@ def test_every_host_installs_and_runs_in_the_background(copy):
         assert (host / "runs").readlink() == Path("/srv/runs")
 
 
+def test_a_vm_whose_runs_would_not_lie_on_the_store_is_refused(copy):
+    runs = copy.path / "runs"
+    runs.mkdir()
+    done = copy.run("mount.sh", "10.1.2.3")
+    assert done.returncode == 2
+    told = f"error: {runs} is not the store's: move it away and install again\n"
+    assert done.stderr.endswith(told)
+    assert list(runs.iterdir()) == []
+    runs.rmdir()
+    for _ in range(2):
+        assert copy.run("mount.sh", "10.1.2.3").returncode == 0
+        assert runs.readlink() == Path("/srv/runs")
+
+
 # What a request may say, from the references of the two APIs: projects.locations.nodes of
 # tpu.googleapis.com/v2, without what is only for output, and instances of
 # compute.googleapis.com/v1. An empty dict stands for a value.
@@ -420,6 +435,19 @@ def test_the_settings_reach_the_cluster_file(copy, cluster):
     again = yaml.safe_load((copy.path / "dist" / "cluster.yaml").read_text())
     tpu = again["available_node_types"]["tpu"]["node_config"]
     assert tpu["schedulingConfig"] == {"spot": False}
+
+
+def test_a_head_whose_runs_would_not_lie_on_the_store_is_refused(cluster, tmp_path):
+    (link,) = [one for one in cluster["head_setup_commands"] if one.startswith("ln ")]
+    runs = tmp_path / "attention" / "runs"
+    runs.mkdir(parents=True)
+    run = functools.partial(subprocess.run, link, shell=True, env={"HOME": str(tmp_path)})
+    assert run(stderr=subprocess.DEVNULL).returncode
+    assert list(runs.iterdir()) == []
+    runs.rmdir()
+    for _ in range(2):
+        run(check=True)
+        assert runs.readlink() == Path("/srv/runs")
 
 
 def test_ray_takes_the_cluster_file(cluster):
