@@ -141,7 +141,7 @@ EACH_COMMAND = [
         *PACK,
         f"{TPUS} tpu-vm scp dist/attention.tar.gz attention: --worker=all{AT}",
         f"{TPUS} tpu-vm ssh attention --worker=all"
-        f" '--command={UNPACK} && bash scripts/tpu/install.sh tpu'{AT}",
+        f" '--command={UNPACK} && bash scripts/tpu/install.sh tpu,tasks'{AT}",
     ),
     (
         "vm.sh run python train.py --config configs/copy.py",
@@ -300,7 +300,7 @@ def test_every_host_installs_and_runs_in_the_background(copy):
     (copy.path / "runs").mkdir()
     (copy.path / "work.sh").write_text('echo "$ACTIVE $1"; sleep 0.5; echo ended > ended\n')
     assert copy.run("vm.sh", "install", STORE="10.1.2.3").returncode == 0
-    uv = ["uv venv --python 3.12 .venv", "uv pip install -e .[tpu]"]
+    uv = ["uv venv --python 3.12 .venv", "uv pip install -e .[tpu,tasks]"]
     assert (copy.fake / "uv").read_text().splitlines() == uv * 2
     mount = "sudo mount -t nfs4 -o hard,actimeo=1 10.1.2.3:/srv/runs /srv/runs"
     assert (copy.fake / "sudo").read_text().splitlines().count(mount) == 2
@@ -448,6 +448,17 @@ def test_a_head_whose_runs_would_not_lie_on_the_store_is_refused(cluster, tmp_pa
     for _ in range(2):
         run(check=True)
         assert runs.readlink() == Path("/srv/runs")
+
+
+def test_the_head_checks_every_task_and_draws_and_the_vms_train_every_task(cluster):
+    head, vm = (
+        [one for one in cluster[f"{kind}_setup_commands"] if "install.sh" in one]
+        for kind in ("head", "worker")
+    )
+    assert [shlex.split(one)[2:] for one in head + vm] == [
+        ["sweep,tasks", "ray[default]==2.60.0", "google-api-python-client", "matplotlib"],
+        ["sweep,tpu,tasks", "ray[default]==2.60.0"],
+    ]
 
 
 def test_ray_takes_the_cluster_file(cluster):
