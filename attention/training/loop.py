@@ -293,7 +293,8 @@ def _show_result(run: Run, settings: Settings, console: Console) -> int:
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
     console.print(report_table(result["test"], title))
     console.print(
-        f"next: python eval.py --workdir {run.path}\n      tensorboard --logdir {run.path.parent}",
+        f"next: python eval.py --workdir {run.path}\n"
+        f"      tensorboard --logdir {run.path.parent}  (pip install tensorboard)",
         highlight=False,
         soft_wrap=True,
     )
