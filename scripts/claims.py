@@ -12,8 +12,6 @@ written anew after each claim. Needs the extras `tasks` (digits) and `bench` (fi
 import argparse
 import datetime
 import importlib.util
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +20,6 @@ from typing import NoReturn
 
 import claims_cost as costing
 import claims_grids as grids
-import jax
 from claims_findings import CLAIMS, Claim, Finding
 from claims_runs import REPOSITORY, Experiment, Result, cached, run
 from rich.console import Console
@@ -165,8 +162,7 @@ def header(full: bool, used: list[Result]) -> str:
         f"- command: `python scripts/claims.py --{size}`"
         + ("" if full else " (fewer scores, shorter sequences and fewer updates than `--full`)"),
         f"- date: {datetime.date.today()}",
-        f"- machine: {platform.machine()}, {os.cpu_count()} CPU cores, {jax.default_backend()};"
-        f" jax {jax.__version__}",
+        f"- machine: {costing.machine()}",
         f"- code: {code_version()}; of the runs: {', '.join(versions) or 'none'}",
         f"- runs: {len(used)} of all seeds each, {minutes:.0f} minutes of training and testing",
         f"- seeds: {seeds}, {grids.FIRST_SEED} to {last}; tables show mean ± standard deviation"
