@@ -1,8 +1,9 @@
 """Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
 
 The config and the data travel with the run; nothing else is needed. Of a run with several
-seeds, `--replica 0` evaluates the first alone. With `--text`, a run of `configs/text.py`
-reconstructs that line instead, and one of `configs/cmudict.py` pronounces that word.
+seeds, `--replica 0` evaluates the first alone; `--step 500` takes an older checkpoint, if it is
+kept. With `--text`, a run of `configs/text.py` reconstructs that line instead, and one of
+`configs/cmudict.py` pronounces that word.
 """
 
 from pathlib import Path

@@ -29,9 +29,10 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, fr
 
 
 def main() -> int:
+    settings = read_config(CONFIG.value)  # first, for what is wrong with it needs no meeting
     hosts.join(ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
-    return train(read_config(CONFIG.value), workdir, Console())
+    return train(settings, workdir, Console())
 
 
 if __name__ == "__main__":

@@ -73,7 +73,9 @@ def seconds(what: Commands, others: list[str]) -> float:
     """Of all commands, one after another."""
     start = time.perf_counter()
     for command in what:
-        subprocess.run([sys.executable, *command, *others], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([sys.executable, *command, *others], stdout=subprocess.DEVNULL)
+        if done.returncode:  # it has told why
+            sys.exit(done.returncode)
     return time.perf_counter() - start
 
 

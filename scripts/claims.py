@@ -12,8 +12,6 @@ written anew after each claim. Needs the extras `tasks` (digits) and `bench` (fi
 import argparse
 import datetime
 import importlib.util
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +20,6 @@ from typing import NoReturn
 
 import claims_cost as costing
 import claims_grids as grids
-import jax
 from claims_findings import CLAIMS, Claim, Finding
 from claims_runs import REPOSITORY, Experiment, Result, cached, run
 from rich.console import Console
@@ -32,6 +29,7 @@ from attention.training.settings import UsageError
 from attention.training.version import code_version
 
 PACKAGES = {"matplotlib": "bench", "sklearn": "tasks"}
+MISSING = "not run, or failed in every replica"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,7 +111,7 @@ def write_page(page: Path, runs: Path, full: bool) -> None:
     for number, claim in CLAIMS.items():
         finding, results = find(claim, runs, full, figures)
         used |= results
-        told = finding.verdict if finding else "not run"
+        told = finding.verdict if finding else MISSING
         summary.append(f"{number}. {claim.title} **{told}.**")
         sections.append(section(number, claim, finding))
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +146,7 @@ def in_cache(experiments: Sequence[Experiment], runs: Path) -> dict[Experiment, 
 def section(number: int, claim: Claim, finding: Finding | None) -> str:
     heading = f"## {number}. {claim.title}"
     if finding is None:
-        return f"{heading}\n\n**Verdict: not run.**"
+        return f"{heading}\n\n**Verdict: {MISSING}.**"
     return "\n\n".join([heading, f"**Verdict: {finding.verdict}.**", *finding.evidence])
 
 
@@ -164,8 +162,7 @@ def header(full: bool, used: list[Result]) -> str:
         f"- command: `python scripts/claims.py --{size}`"
         + ("" if full else " (fewer scores, shorter sequences and fewer updates than `--full`)"),
         f"- date: {datetime.date.today()}",
-        f"- machine: {platform.machine()}, {os.cpu_count()} CPU cores, {jax.default_backend()};"
-        f" jax {jax.__version__}",
+        f"- machine: {costing.machine()}",
         f"- code: {code_version()}; of the runs: {', '.join(versions) or 'none'}",
         f"- runs: {len(used)} of all seeds each, {minutes:.0f} minutes of training and testing",
         f"- seeds: {seeds}, {grids.FIRST_SEED} to {last}; tables show mean ± standard deviation"

@@ -1,16 +1,20 @@
 """What attention costs as length grows, for `claims.py`: measured once, kept in a file."""
 
 import json
+import os
+import platform
 import statistics
 from pathlib import Path
 from typing import Any
 
 import benchmark
 import benchmark_contenders as contending
+import jax
 import numpy as np
 from benchmark_contenders import PARTS, PICKED, PLAIN
 
 from attention.training.files import write_atomically
+from attention.training.version import code_version
 
 FORMS = {"KeyOnly": "linear, causal", "InnerProduct": "dot", "Additive": "mlp"}
 LENGTHS = {False: (256, 512, 1024, 2048, 4096), True: (256, 512, 1024, 2048, 4096, 8192)}
@@ -21,13 +25,20 @@ Cost = dict[str, Any]
 
 
 def measured(file: Path, full: bool) -> list[Cost]:
-    """A row a form, length and contender: seconds and bytes of forward and backward."""
+    """A row a form, length and contender: seconds and bytes of forward and backward, and where."""
     if file.exists():
         return json.loads(file.read_text())
-    rows = [row for name in FORMS for n in LENGTHS[full] for row in _measure(name, n, full)]
+    where = {"measured": f"{machine()}; code {code_version()}"}  # the page may be made elsewhere
+    rows = [row | where for name in FORMS for n in LENGTHS[full] for row in _measure(name, n, full)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def machine() -> str:
+    """What runs this, and with which JAX."""
+    cores = f"{os.cpu_count()} CPU cores"
+    return f"{platform.machine()}, {cores}, {jax.default_backend()}; jax {jax.__version__}"
 
 
 def _measure(form: str, length: int, full: bool) -> list[Cost]:

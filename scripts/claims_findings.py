@@ -492,7 +492,8 @@ def costs(rows: list[costing.Cost], full: bool, figures: Path) -> Finding:
             " 64 features, as many queries as keys; KeyOnly is causal, a mean up to each position."
             " Exponents are"
             f" slopes over the longer half of the lengths; quadratic is more than {QUADRATIC}."
-            " Memory is what the compiled program needs besides its inputs and results.",
+            " Memory is what the compiled program needs besides its inputs and results. Measured on"
+            f" {rows[0].get('measured', 'a machine that was not noted')}.",
             table(header, lines),
             figure(path, "time by length"),
             "Every pair must be scored unless the score ignores the query; but not all pairs need"

@@ -6,12 +6,13 @@
     python scripts/sweep.py --config configs/copy.py --space configs/sweeps/copy.py \
         --random 20 --seeds 2 --jobs 2
 
-A trial is one combination, or draw, with one seed. `score` is the argument of the config; other
-fields go by their dotted path, as in `--config.optimizer.learning_rate`, and are checked as there.
-Trials that differ only in seed, learning rate, clip norm or weight decay are trained together, by
-one program in one process: a group, of at most `--together` trials. `--jobs` groups are trained at
-once on this machine or, with `--engine ray` (extra `sweep`), as many as a Ray cluster has room for,
-each on a TPU or GPU if there is any:
+A trial is one combination, or draw, with one seed; `--random_seed 1` makes other draws. `score` is
+the argument of the config; other fields go by their dotted path, as in
+`--config.optimizer.learning_rate`, and are checked as there. Trials that differ only in seed,
+learning rate, clip norm or weight decay are trained together, by one program in one process: a
+group, of at most `--together` trials. `--jobs` groups are trained at once on this machine or, with
+`--engine ray` (extra `sweep`), as many as a Ray cluster has room for, each on a TPU or GPU if there
+is any:
 
     python scripts/sweep.py … --engine ray --address auto --resources TPU=4 --workdir /shared/it
 

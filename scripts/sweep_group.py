@@ -24,7 +24,10 @@ def main(folder: Path, group_id: str) -> int:
     try:
         status = train(settings, group.run.path, Console())
     except TrainingError as error:
-        group.fail(str(error))
+        count = len(group.trials)  # the error is of those that failed last
+        group.fail(
+            str(error) if count == 1 else f"all {count} of the group failed, the last {error}"
+        )
         status = 1
     except (UsageError, OSError) as error:
         print(f"error: {error}", flush=True)

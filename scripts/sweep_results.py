@@ -159,7 +159,10 @@ def _validations(run: Path) -> dict[int, list[dict]]:
     found: dict[int, list[dict]] = {}
     log = run / "metrics.jsonl"
     for text in log.read_text().splitlines() if log.exists() else ():
-        line = json.loads(text)
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break  # the last line of a killed run
         if line["kind"] == "validation":
             found.setdefault(line.get("replica", 0), []).append(line)
     return found

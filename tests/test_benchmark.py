@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,14 @@ def test_a_bad_flag_is_named_with_its_choices(main, capsys, flag, choices):
 def test_runs_per_hour_are_those_of_each_way(main, monkeypatch, capsys):
     import benchmark_sweep
 
-    ran, clock = [], iter([0, 8, 10, 15, 20, 23, 100, 112, 120, 124, 130, 132])
-    monkeypatch.setattr(benchmark_sweep.subprocess, "run", lambda line, **_: ran.append(line[1:]))
+    ran, clock = [], iter([0, 8, 10, 15, 20, 23, 100, 112, 120, 124, 130, 132, 140])
+    statuses = [0] * 8 + [2]
+
+    def ends(line, **_):
+        ran.append(line[1:])
+        return subprocess.CompletedProcess(line, statuses[len(ran) - 1])
+
+    monkeypatch.setattr(benchmark_sweep.subprocess, "run", ends)
     monkeypatch.setattr(benchmark_sweep.time, "perf_counter", lambda: next(clock))
     flags = ["--sweep", "--runs=2", "--jobs=3", "--together=5", "--rounds=2"]
     main([*flags, "--config.train.steps=7"])
@@ -99,3 +106,5 @@ def test_runs_per_hour_are_those_of_each_way(main, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--sweep", "--scores=mlp"])
     assert "'--scores=mlp' is neither" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):  # what a command told, it told
+        main(flags)

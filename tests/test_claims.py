@@ -150,6 +150,23 @@ def test_exponents_by_hand(module):
     assert cost.exponents(rows, "Additive", "picked", "seconds") == pytest.approx(1)
 
 
+def test_costs_say_where_they_were_measured(module, findings, tmp_path, monkeypatch):
+    cost, claim = module("claims_cost"), findings.CLAIMS[8]
+
+    def measure(form, length, _):
+        took = {"seconds": length**2 / 7, "bytes": 11 * length}
+        return [{"form": form, "length": length, "by": by} | took for by in ("picked", "plain JAX")]
+
+    monkeypatch.setattr(cost, "_measure", measure)
+    monkeypatch.setattr(cost, "machine", lambda: "abacus; jax 0")
+    monkeypatch.setattr(cost, "code_version", lambda: "0+abc")
+    rows = cost.measured(tmp_path / "cost.json", False)
+    monkeypatch.setattr(cost, "machine", lambda: "another that reads the cache; jax 1")
+    assert cost.measured(tmp_path / "cost.json", False) == rows
+    told = claim.finding(rows, False, tmp_path).evidence[0]
+    assert told.endswith("Measured on abacus; jax 0; code 0+abc.")
+
+
 def experiments(module, full):
     claims = module("claims_findings").CLAIMS.values()
     return list(dict.fromkeys(each for claim in claims for each in claim.experiments(full)))
@@ -256,7 +273,8 @@ def test_a_page_marks_what_was_not_run(module, findings, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "cached", lambda each, _: results.get(each))
     script.write_page(page, tmp_path / "runs", full=False)
     text = page.read_text()
-    assert text.count("**Verdict: not run.**") == len(findings.CLAIMS) - 1
+    missing = "**Verdict: not run, or failed in every replica.**"
+    assert text.count(missing) == len(findings.CLAIMS) - 1
     assert "**Verdict: holds; solved up to the length: one softmax to 8;" in text
     assert "of the runs: 0+abc" in text
     assert "![exact match by length](claims/pooled.png)" in text

@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 from small import files, small
 
 from attention.scores import SCORES
-from attention.training import loop
+from attention.training import hosts, loop
 from attention.training.run import open_for_training
 
 ROOT = Path(__file__).parents[1]
@@ -263,3 +263,22 @@ def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch
 
     monkeypatch.setattr(loop, "train", fail)
     assert run(monkeypatch, "train.py", COPY) == (1, "", "error: no hope\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError("disk full"), "error: disk full\n"), (loop.TrainingError("no"), "")],
+)
+def test_of_several_processes_each_tells_what_went_wrong_in_it_alone(monkeypatch, error, told):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    assert run(monkeypatch, "train.py", COPY) == (1, "", told)
+
+
+def test_a_bad_config_is_told_before_processes_meet(monkeypatch, here):
+    monkeypatch.setattr(hosts, "join", lambda *_: pytest.fail("they met"))
+    done = run(monkeypatch, "train.py", COPY, "--config.train.steps=-5")
+    assert_refused(done, here, "config.train.steps=-5")

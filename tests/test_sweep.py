@@ -12,6 +12,7 @@ import pytest
 from small import files
 from test_command_line import COPY, ROOT, TINY, run
 
+from attention.training.loop import TrainingError
 from attention.training.settings import UsageError
 
 SCRIPTS = ROOT / "scripts"
@@ -145,7 +146,7 @@ def space_file(here, space):
         (
             "{'train.stepz': uniform(3, 5)}",
             3,
-            ["--random train.stepz=3: ", "log_every_steps, steps"],
+            ["--random train.stepz=3: ", "shard_parameters, steps"],
         ),
         ("{'score': ['dot', 'mpl']}", 1, ["--random score=mpl: ", "'mpl' is unknown"]),
         ("{'model.heads': uniform(1.0, 2.0)}", 3, ["model.heads=1.0: ", "invalid literal for int"]),
@@ -329,6 +330,23 @@ def test_what_failed_is_tried_again_alone_and_anew(begun):
     assert left(folder, trials) == []
 
 
+def test_the_error_of_the_last_to_fail_is_not_told_of_each(begun, monkeypatch):
+    import sweep_group
+    from sweep_folder import make_group, result_of
+
+    def fail(settings, *_):
+        raise TrainingError(f"at step 5 {settings.num_replicas} have no loss")
+
+    monkeypatch.setattr(sweep_group, "train", fail)
+    folder, trials = begun
+    for some in (trials[:2], trials[2:]):
+        assert sweep_group.main(folder, make_group(folder, some).id) == 1
+    assert [result_of(folder, trial)["reason"] for trial in trials] == [
+        *2 * ["all 2 of the group failed, the last at step 5 2 have no loss"],
+        "at step 5 1 have no loss",
+    ]
+
+
 def test_a_finished_sweep_says_so_and_ranks(monkeypatch, here):
     flags = ["--grid=score=linear,dot", "--seeds=3", "--workdir=sweep"]
     trials = trials_of(["score=linear,dot"], 3)
@@ -404,7 +422,8 @@ def test_curves_are_of_the_seeds_of_a_configuration(begun):
         for number in (0, 1)
         for kind in ("train", "validation")
     ]
-    (group.run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    half = '\n{"kind": "vali'  # of what was killed
+    (group.run.path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + half)
     found = curves(folder, [(trial, result_of(folder, trial)) for trial in trials])
     assert found == {"score=linear": {3: [0.03, 0.13], 5: [0.05, pytest.approx(0.15)]}}
 

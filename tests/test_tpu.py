@@ -1,5 +1,6 @@
 """The scripts of docs/tpu.md, without a cloud: what they would do, and what they refuse."""
 
+import functools
 import json
 import os
 import re
@@ -140,7 +141,7 @@ EACH_COMMAND = [
         *PACK,
         f"{TPUS} tpu-vm scp dist/attention.tar.gz attention: --worker=all{AT}",
         f"{TPUS} tpu-vm ssh attention --worker=all"
-        f" '--command={UNPACK} && bash scripts/tpu/install.sh tpu'{AT}",
+        f" '--command={UNPACK} && bash scripts/tpu/install.sh tpu,tasks'{AT}",
     ),
     (
         "vm.sh run python train.py --config configs/copy.py",
@@ -299,7 +300,7 @@ def test_every_host_installs_and_runs_in_the_background(copy):
     (copy.path / "runs").mkdir()
     (copy.path / "work.sh").write_text('echo "$ACTIVE $1"; sleep 0.5; echo ended > ended\n')
     assert copy.run("vm.sh", "install", STORE="10.1.2.3").returncode == 0
-    uv = ["uv venv --python 3.12 .venv", "uv pip install -e .[tpu]"]
+    uv = ["uv venv --python 3.12 .venv", "uv pip install -e .[tpu,tasks]"]
     assert (copy.fake / "uv").read_text().splitlines() == uv * 2
     mount = "sudo mount -t nfs4 -o hard,actimeo=1 10.1.2.3:/srv/runs /srv/runs"
     assert (copy.fake / "sudo").read_text().splitlines().count(mount) == 2
@@ -314,6 +315,20 @@ def test_every_host_installs_and_runs_in_the_background(copy):
     for host in hosts:
         assert (host / "run.log").read_text() == f"yes {argument}\n"
         assert (host / "runs").readlink() == Path("/srv/runs")
+
+
+def test_a_vm_whose_runs_would_not_lie_on_the_store_is_refused(copy):
+    runs = copy.path / "runs"
+    runs.mkdir()
+    done = copy.run("mount.sh", "10.1.2.3")
+    assert done.returncode == 2
+    told = f"error: {runs} is not the store's: move it away and install again\n"
+    assert done.stderr.endswith(told)
+    assert list(runs.iterdir()) == []
+    runs.rmdir()
+    for _ in range(2):
+        assert copy.run("mount.sh", "10.1.2.3").returncode == 0
+        assert runs.readlink() == Path("/srv/runs")
 
 
 # What a request may say, from the references of the two APIs: projects.locations.nodes of
@@ -420,6 +435,30 @@ def test_the_settings_reach_the_cluster_file(copy, cluster):
     again = yaml.safe_load((copy.path / "dist" / "cluster.yaml").read_text())
     tpu = again["available_node_types"]["tpu"]["node_config"]
     assert tpu["schedulingConfig"] == {"spot": False}
+
+
+def test_a_head_whose_runs_would_not_lie_on_the_store_is_refused(cluster, tmp_path):
+    (link,) = [one for one in cluster["head_setup_commands"] if one.startswith("ln ")]
+    runs = tmp_path / "attention" / "runs"
+    runs.mkdir(parents=True)
+    run = functools.partial(subprocess.run, link, shell=True, env={"HOME": str(tmp_path)})
+    assert run(stderr=subprocess.DEVNULL).returncode
+    assert list(runs.iterdir()) == []
+    runs.rmdir()
+    for _ in range(2):
+        run(check=True)
+        assert runs.readlink() == Path("/srv/runs")
+
+
+def test_the_head_checks_every_task_and_draws_and_the_vms_train_every_task(cluster):
+    head, vm = (
+        [one for one in cluster[f"{kind}_setup_commands"] if "install.sh" in one]
+        for kind in ("head", "worker")
+    )
+    assert [shlex.split(one)[2:] for one in head + vm] == [
+        ["sweep,tasks", "ray[default]==2.60.0", "google-api-python-client", "matplotlib"],
+        ["sweep,tpu,tasks", "ray[default]==2.60.0"],
+    ]
 
 
 def test_ray_takes_the_cluster_file(cluster):

@@ -31,15 +31,19 @@ class Checkpoints:
 
     Args:
       directory: one directory a step comes to lie here.
-      keep: all but the newest this many are removed.
+      keep: all but the newest this many are removed, and what was never committed.
       metadata: kept inside each checkpoint.
+      restored: the step that was restored from here, if any: it is intact.
     """
 
-    def __init__(self, directory: Path, keep: int, metadata: dict[str, Any]):
+    def __init__(
+        self, directory: Path, keep: int, metadata: dict[str, Any], restored: int | None = None
+    ):
         self._directory, self._keep, self._metadata = directory.resolve(), keep, metadata
         self._checkpointer = ocp.StandardCheckpointer()
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._pending: Future[None] | None = None
+        self._newest = restored
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -52,9 +56,12 @@ class Checkpoints:
             self._checkpointer.close()
 
     def save(self, state: TrainState) -> None:
-        """Begins to write a state, once the one before is committed."""
+        """Begins to write a state, once the one before is committed; none is written twice."""
         self.wait()
-        path = self._directory / str(completed(state))
+        step = completed(state)
+        if step == self._newest:  # to force it would remove what is intact
+            return
+        self._newest, path = step, self._directory / str(step)
         copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
         # Force: what lies there was left by a kill or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
@@ -71,8 +78,12 @@ class Checkpoints:
         if not hosts.is_first():
             return
         write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
-        for step in steps(self._directory)[: -self._keep]:
-            shutil.rmtree(self._directory / str(step))
+        # Steps beyond this one are damaged, or training would have gone on from there.
+        until_now = [step for step in steps(self._directory) if step <= int(path.name)]
+        kept = {str(step) for step in until_now[-self._keep :]}
+        for found in self._directory.glob("[0-9]*"):  # what kills left half written, too
+            if found.name not in kept:
+                shutil.rmtree(found)
 
 
 def steps(directory: Path) -> list[int]:

@@ -18,10 +18,11 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         parse(flags.FLAGS, sys.argv)
         status = main()
-    except UsageError as error:
-        _fail(str(error), 2)
-    except (TrainingError, OSError) as error:
-        _fail(str(error), 1)
+    except (UsageError, TrainingError, OSError) as error:
+        # Processes that train together end alike, but for what the system refused to one alone.
+        if hosts.is_first() or isinstance(error, OSError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2 if isinstance(error, UsageError) else 1
     sys.exit(status)
 
 
@@ -77,9 +78,3 @@ def _config_without_overrides(arguments: list[str]) -> ConfigDict:
         if name == "config":
             values(["", f"--config={path or next(rest)}"])
     return config.value
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    if hosts.is_first():
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)

@@ -17,8 +17,16 @@ from jaxtyping import PyTree
 
 def make_mesh(devices: Sequence[jax.Device], num_replicas: int, batch_size: int) -> Mesh:
     """The mesh of as many of the devices as get equal shares of the replicas and of a batch."""
-    seed = math.gcd(num_replicas, len(devices))
-    data = math.gcd(batch_size, len(devices) // seed)
+    available = range(1, len(devices) + 1)
+    shares = [
+        (seed, data)
+        for seed in available
+        if num_replicas % seed == 0
+        for data in available[: len(devices) // seed]
+        if batch_size % data == 0
+    ]
+    # Of as many, rather along replicas, which have nothing to tell each other.
+    seed, data = max(shares, key=lambda share: (math.prod(share), share))
     return Mesh(np.array(devices[: seed * data]).reshape(seed, data), ("seed", "data"))
 
 

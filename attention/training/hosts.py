@@ -96,7 +96,8 @@ def in_agreement() -> Iterator[None]:
             raise
         error = str(own)
     if are_several():
-        errors = [bytes(text).rstrip(b"\0").decode() for text in _of_all(_padded(error))]
+        # What is too long may have been cut within a letter.
+        errors = [bytes(e).rstrip(b"\0").decode(errors="ignore") for e in _of_all(_padded(error))]
         if any(errors):
             raise UsageError(next(filter(None, errors)))
 

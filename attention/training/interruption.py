@@ -20,8 +20,10 @@ class Interruption:
 
     def reached(self) -> bool:
         """Whether any process was asked to stop; a meeting of all, for them to stop together."""
-        self.signal = hosts.greatest(self.signal)
-        return self.signal > 0
+        agreed = hosts.greatest(self.signal)
+        if agreed:  # or else one that came during the meeting counts at the next
+            self.signal = agreed
+        return agreed > 0
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Log:
         self._lines = self._file.open("a")
         self._settings, self._seeds = settings, seeds(settings)
         self._events, self._files = str(path / "tensorboard"), 0
-        self._writer = SummaryWriter(self._events, purge_step=step + 1 if step else None)
+        self._writer = SummaryWriter(self._events, purge_step=step + 1)
         if step == 0:
             text = settings.model_dump_json(indent=2)
             self._writer.add_text("config", f"```\n{text}\n```", 0)

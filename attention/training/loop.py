@@ -67,8 +67,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
-        with hosts.in_agreement():
-            run.check_is_seen()
+        run.check_is_seen()
         if hosts.from_first(run.result() is not None):
             console.print(f"{path}: finished already, nothing to do")
         else:
@@ -95,7 +94,9 @@ def _train_to_end(
     with (
         Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog() as log,
         Display(console, settings.steps, step) as display,
-        Checkpoints(run.checkpoints, settings.keep_checkpoints, run.record()) as checkpoints,
+        Checkpoints(
+            run.checkpoints, settings.keep_checkpoints, run.record(), restored=step or None
+        ) as checkpoints,
     ):
         session = _Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
@@ -292,7 +293,8 @@ def _show_result(run: Run, settings: Settings, console: Console) -> int:
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
     console.print(report_table(result["test"], title))
     console.print(
-        f"next: python eval.py --workdir {run.path}\n      tensorboard --logdir {run.path.parent}",
+        f"next: python eval.py --workdir {run.path}\n"
+        f"      tensorboard --logdir {run.path.parent}  (pip install tensorboard)",
         highlight=False,
         soft_wrap=True,
     )

@@ -13,6 +13,7 @@ result.json     written last: the run is finished
 import fcntl
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,11 +47,21 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else None
 
     def check_is_seen(self) -> None:
-        """Refuses to go on in a process that does not see what another one wrote."""
-        if not (self.path / "config.json").exists():
-            raise UsageError(
-                f"--workdir={self.path}: not every host sees it; they need one file system"
-            )
+        """Refuses to go on where a process does not see what the first writes. A meeting of all."""
+        # Drawn anew: what was written before may be a copy of each host's own.
+        mark = self.path / f".seen-{hosts.from_first(secrets.randbelow(2**31))}"
+        try:
+            with hosts.in_agreement():
+                if hosts.is_first():
+                    mark.touch()
+            with hosts.in_agreement():
+                if not mark.exists():
+                    raise UsageError(
+                        f"--workdir={self.path}: not every host sees it; they need one file system"
+                    )
+        finally:
+            if hosts.is_first():
+                mark.unlink(missing_ok=True)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Writes a JSON file into the run."""

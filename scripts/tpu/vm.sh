@@ -75,7 +75,7 @@ install() {
     [ -z "${STORE:-}" ] || mount=" && bash scripts/tpu/mount.sh $(quoted "$STORE")"
     pack
     tpu tpu-vm scp dist/attention.tar.gz "$NAME:" --worker=all
-    everywhere "$unpack$mount && bash scripts/tpu/install.sh tpu"
+    everywhere "$unpack$mount && bash scripts/tpu/install.sh tpu,tasks"
 }
 
 start() {

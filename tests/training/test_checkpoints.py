@@ -148,11 +148,44 @@ def test_a_save_replaces_what_a_kill_left(saved):
     assert completed(restore(saved, LIKE, 1000)) == 1000
 
 
+def test_an_intact_step_is_never_written_again(tmp_path):
+    """A kill in the midst of it would lose the step."""
+    with Checkpoints(tmp_path, 3, {}) as checkpoints:
+        checkpoints.save(state_of(500))
+        checkpoints.wait()
+        first = files_of(tmp_path)
+        checkpoints.save(state_of(500))
+    with Checkpoints(tmp_path, 3, {}, restored=500) as checkpoints:
+        checkpoints.save(state_of(500))
+    assert files_of(tmp_path) == first
+
+
+def files_of(directory):
+    """Which files there are: written anew, each is another one."""
+    return {file: file.stat().st_ino for file in directory.rglob("*")}
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(1, [1500]), (2, [1000, 1500]), (3, [500, 1000, 1500])])
 def test_the_newest_are_kept(saved, keep, kept):
     save(saved, state_of(1500), keep)
     assert steps(saved) == kept
     assert sorted(int(path.name) for path in saved.iterdir()) == kept
+
+
+def test_what_kills_left_is_removed(saved):
+    (saved / "1250.orbax-checkpoint-tmp" / "d").mkdir(parents=True)
+    (saved / "1000" / MANIFEST).unlink()
+    save(saved, state_of(1500), keep=3)
+    assert sorted(path.name for path in saved.iterdir()) == ["1500", "500"]
+
+
+def test_a_damaged_step_does_not_take_the_place_of_what_was_trained_anew(saved, capfd):
+    flip_a_bit(saved / "1000")
+    assert completed(restore(saved, LIKE)) == 500
+    save(saved, state_of(700), keep=1)
+    assert sorted(path.name for path in saved.iterdir()) == ["700"]
+    assert completed(restore(saved, LIKE)) == 700
+    assert capfd.readouterr().err.count("WARNING") == 1
 
 
 def test_steps_are_in_the_order_of_numbers(saved):

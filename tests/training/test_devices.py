@@ -83,7 +83,7 @@ def measure(directory):
     for before, after in MOVES:
         state = restore(Path(directory) / str(before), abstract_state(experiment(*after)))
         going_on.append(train(after, state, UPDATES)[1])
-    meshes = [(7, 1, 24), (7, 14, 24), (8, 6, 24), (6, 4, 7)]
+    meshes = [(7, 1, 24), (7, 14, 24), (8, 6, 24), (6, 4, 7), (6, 1, 128)]
     told = [described(make_mesh(jax.devices()[:n], *sizes), n) for n, *sizes in meshes]
     try:
         build(small({"train.shard_parameters": True, "train.batch_size": 24}), None)
@@ -156,10 +156,11 @@ def test_a_checkpoint_goes_on_on_another_number_of_devices(measured):
 
 def test_devices_that_get_no_equal_share_are_left_out_and_it_is_told(measured):
     assert measured["told"] == [
-        "devices: replicas over 1, each batch over 1; 6 of 7 left out, the sizes do not divide",
+        "devices: replicas over 1, each batch over 6; 1 of 7 left out, the sizes do not divide",
         "devices: replicas over 7, each batch over 1",
         "devices: replicas over 2, each batch over 4",
-        "devices: replicas over 2, each batch over 1; 4 of 6 left out, the sizes do not divide",
+        "devices: replicas over 4, each batch over 1; 2 of 6 left out, the sizes do not divide",
+        "devices: replicas over 1, each batch over 4; 2 of 6 left out, the sizes do not divide",
     ]
 
 

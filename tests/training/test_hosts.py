@@ -19,10 +19,12 @@ from attention.training.state import abstract_state
 
 ROOT = Path(__file__).parents[2]
 
-# 2 processes of 2 devices that train one run
+# 2 processes of 3 devices that train one run
 
 CHANGES = {"train.steps": 80, "train.batch_size": 12, "train.checkpoint_every_steps": 20}
 CHANGES |= {"train.log_every_steps": 10, "train.eval_every_steps": 40, "model.dropout": 0.1}
+# Each replica has 2 devices, the second replica in both processes: each saves and restores shares.
+CHANGES |= {"num_seeds": 3, "train.shard_parameters": True}
 CONFIG = f"""
 from small import small_config
 
@@ -67,7 +69,7 @@ class Two:
         self._processes = [self._start(n, port, *disturbances[n]) for n in range(2)]
 
     def _start(self, number, port, pause, disturbance):
-        flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2"
+        flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=3"
         path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *sys.path])
         with (self._directory / str(number)).open("w") as output:
             return subprocess.Popen(
@@ -126,7 +128,7 @@ def test_a_run_of_two_processes_survives_a_kill_and_a_signal_of_one(two, tmp_pat
 
     two.start(3, signal.SIGTERM)
     assert two.end() == [143, 143]
-    assert "devices: replicas over 1, each batch over 4\n" in two.shown(0)
+    assert "devices: replicas over 3, each batch over 2\n" in two.shown(0)
     assert f"going on from step {saved}\n" in two.shown(0)
     assert f"SIGTERM at step {saved + 20}: saved in run\n" in two.shown(0)
     assert two.shown(1) == ""
@@ -135,6 +137,9 @@ def test_a_run_of_two_processes_survives_a_kill_and_a_signal_of_one(two, tmp_pat
     assert two.end() == [0, 0]
     assert f"going on from step {saved + 20}\n" in two.shown(0)
     assert two.shown(1) == ""
+
+    shares = (two.run / "checkpoints" / "80").glob("ocdbt.process_*/d/*")
+    assert {share.parts[-3] for share in shares} == {"ocdbt.process_0", "ocdbt.process_1"}
 
     settings, alone = small(CHANGES, score="dot"), tmp_path / "alone"
     train_quietly(settings, alone)  # here, on one device
@@ -227,6 +232,12 @@ def beside(monkeypatch):
 def test_the_error_of_another_process_is_an_error_here(beside):
     beside(hosts._padded("config.x=ü: no"))
     with pytest.raises(UsageError, match=r"^config.x=ü: no$"), hosts.in_agreement():
+        pass
+
+
+def test_an_error_that_is_too_long_is_cut_between_letters(beside):
+    beside(hosts._padded("x" + 1500 * "ü"))
+    with pytest.raises(UsageError, match=r"^xü{999}$"), hosts.in_agreement():
         pass
 
 

@@ -2,6 +2,7 @@ import signal
 
 import pytest
 
+from attention.training import hosts
 from attention.training.interruption import noticed_interruptions
 
 
@@ -19,6 +20,21 @@ def test_a_second_ctrl_c_acts_at_once():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_during_a_meeting_counts_at_the_next(monkeypatch):
+    coming = [signal.SIGTERM]
+
+    def greatest(value):
+        if coming:
+            signal.raise_signal(coming.pop())
+        return value
+
+    monkeypatch.setattr(hosts, "greatest", greatest)
+    with noticed_interruptions() as interruption:
+        assert not interruption.reached()
+        assert interruption.reached()
+        assert interruption.name == "SIGTERM"
 
 
 def test_the_usual_handlers_come_back_after_an_error():

@@ -107,7 +107,9 @@ def test_everything_is_on_disk_after_a_flush(tmp_path):
         assert "train/loss" in {tag for tag, _, _ in summaries(tmp_path)}
 
 
-def test_a_resumed_run_tells_tensorboard_to_forget_what_is_repeated(tmp_path):
-    with Log(tmp_path, small(), 10):
+@pytest.mark.parametrize("step", [0, 10])  # 0: of a run killed before its first checkpoint
+def test_a_run_tells_tensorboard_to_forget_what_it_repeats(tmp_path, step):
+    with Log(tmp_path, small(), step):
         pass
-    assert [event.step for event in events(tmp_path) if event.HasField("session_log")] == [11]
+    told = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert told == [step + 1]

@@ -152,7 +152,7 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         "step 12: validation  tokens ",
         f"{path}, step 13, test",
         f"python eval.py --workdir {path}",
-        "tensorboard --logdir runs",
+        "tensorboard --logdir runs  (pip install tensorboard)",
     ):
         assert line in shown
 

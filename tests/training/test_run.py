@@ -3,6 +3,7 @@ import json
 import pytest
 from small import files, small
 
+from attention.training import hosts
 from attention.training.run import default_path, open_for_evaluation, open_for_training
 from attention.training.settings import UsageError
 from attention.training.version import code_version
@@ -118,6 +119,19 @@ def test_two_processes_do_not_train_one_run(tmp_path):
             enter(tmp_path / "run")
         open_for_evaluation(tmp_path / "run")  # but one may look
     enter(tmp_path / "run")
+
+
+def test_all_processes_must_see_what_the_first_writes(tmp_path, monkeypatch):
+    run = enter(tmp_path)
+    before = files(tmp_path)
+    run.check_is_seen()
+    assert files(tmp_path) == before
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    with pytest.raises(UsageError, match=rf"^--workdir={tmp_path}: not every host sees it"):
+        run.check_is_seen()
+    monkeypatch.setattr(hosts, "from_first", lambda _: 7)
+    (tmp_path / ".seen-7").touch()
+    run.check_is_seen()
 
 
 def test_the_lock_is_given_back_after_an_error(tmp_path):
