@@ -22,6 +22,9 @@ REACH = 3  # places that a decoder can be drawn, ahead or back, from where it lo
 # How much faster than other parameters these move. Location must outweigh what the score makes of
 # the keys by more than sixteen steps ask for: a smear that training forgives grows at each step.
 GAIN = 4.0
+# How much of a gradient goes on to the step before. All of it, times the gain, would grow from step
+# to step until the first ones drown in it; none, and the first ones do not learn for those to come.
+FLOW = 0.5
 
 Seen = Float[Array, "batch heads source_time_and_one"]
 
@@ -47,6 +50,7 @@ class Location(nnx.Module):
         return nowhere.at[:, :, 0].set(1.0), nowhere
 
     def __call__(self, previous: Seen, total: Seen) -> Float[Array, "batch heads source_time"]:
+        previous, total = _damped(previous), _damped(total)
         drawn = _correlate(previous, self.previous[...]) + _correlate(total, self.total[...])
         return GAIN * drawn
 
@@ -128,6 +132,10 @@ class LocationDecoder(nnx.Module):
         start = self.location.start(memory.shape[0], self.attention.heads, memory.shape[1])
         queries = jnp.minimum(jnp.arange(time), 1)
         return jnp.moveaxis(jax.lax.scan(step, start, queries)[1], 0, 2)
+
+
+def _damped(seen: Seen) -> Seen:
+    return FLOW * seen + (1 - FLOW) * jax.lax.stop_gradient(seen)
 
 
 def _correlate(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention.models.location import GAIN, REACH, LocationDecoder
+from attention.models.location import FLOW, GAIN, REACH, Location, LocationDecoder
 from attention.normalizers import sparsemax
 from attention.scores import Bilinear, Uniform
 
@@ -64,6 +64,18 @@ def test_one_place_ahead_is_a_copy_of_any_length():
     np.testing.assert_array_equal(weights[0, 0], np.eye(length))
     found = logits(memory, jnp.array([length]), jnp.zeros((1, length), int))
     np.testing.assert_allclose(found, decoder.output(memory), atol=1e-4)
+
+
+def test_a_gradient_goes_back_to_earlier_steps_in_part():
+    location = Location(1)
+    shift = np.zeros((1, 2 * REACH + 1), np.float32)
+    shift[0, REACH - 1] = 3.0
+    location.previous[...] = jnp.asarray(shift)
+    seen = jnp.asarray(np.random.default_rng(2).random((1, 1, TIME + 1)), jnp.float32)
+    drawn, pull = jax.vjp(lambda seen: location(seen, jnp.zeros_like(seen)), seen)
+    np.testing.assert_allclose(drawn[0, 0, :-1], GAIN * 3.0 * seen[0, 0, 2:], rtol=1e-6)
+    (slope,) = pull(jnp.ones_like(drawn))
+    np.testing.assert_allclose(slope[0, 0, 2:], np.full(TIME - 1, FLOW * GAIN * 3.0))
 
 
 def test_what_lies_beyond_the_source_has_no_weight_and_no_gradient(decoder):

@@ -1,0 +1,35 @@
+"""Reverse strings of two symbols, trained on up to 40, tested on up to 500 (arXiv 2207.02098).
+
+    python train.py --config configs/strings.py
+    python train.py --config configs/strings.py --config.task.name=duplicate --workdir runs/duplicate
+
+With two symbols a wrong key is right half of the time, and much leads astray that with 64 does not:
+several heads, a high learning rate and lengths that begin with short ones are all needed.
+"""
+
+from ml_collections import ConfigDict
+
+from attention.training.settings import default_config
+
+
+def get_config(score: str = "mlp") -> ConfigDict:
+    config = default_config(score, task="reverse")
+    config.name = "strings"
+    config.task.symbols = 2
+    config.task.max_length = 40
+    config.task.length_distribution = "log_uniform"
+    config.model.decoder = "location"
+    config.model.mixer = "convolution"
+    config.model.positions = "none"
+    config.model.normalizer = "sparsemax"
+    config.model.embedding_std = 0.25
+    config.model.heads = 4
+    config.model.dim = 32
+    config.optimizer.learning_rate = 1e-2
+    config.train.batch_size = 64
+    config.train.steps = 1000
+    config.train.eval_every_steps = 1000
+    config.eval.sequences = 128
+    config.eval.batch_size = 64
+    config.eval.lengths = (40, 41, 100, 200, 500)
+    return config
