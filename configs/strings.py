@@ -1,7 +1,7 @@
 """Reverse strings of two symbols, trained on up to 40, tested on up to 500 (arXiv 2207.02098).
 
     python train.py --config configs/strings.py
-    python train.py --config configs/strings.py --config.task.name=duplicate --workdir runs/duplicate
+    python train.py --config configs/strings.py --config.task.name=duplicate --workdir runs/twice
 
 With two symbols a wrong key is right half of the time, and much leads astray that with 64 does not:
 several heads, a high learning rate and lengths that begin with short ones are all needed.

@@ -446,7 +446,8 @@ def published(results: Results, full: bool, figures: Path) -> Finding:
     return Finding(
         f"Better than the published best: {verdict(above)}. Solved: {verdict(at_bar)}",
         [
-            "Trained on lengths up to 40 of two symbols, location-aware decoder with sparsemax."
+            "Trained on lengths up to 40 of two symbols, short ones more often (log-uniform),"
+            " location-aware decoder with sparsemax."
             f" Tokens right: on trained lengths, and the mean over the lengths"
             f" {', '.join(map(str, lengths))}; beside it the best transformer of Delétang et al."
             " (arXiv 2207.02098).",

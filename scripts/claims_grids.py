@@ -166,20 +166,18 @@ def published(full: bool) -> Grid:
     """Task × score, by the protocol of arXiv 2207.02098."""
     return {
         (task, score): _experiment(
-            "long",
+            "strings",
             score,
             full,
             {
                 "task.name": task,
-                "task.symbols": 2,
-                "task.max_length": 40,
-                "train.steps": 2000 if full else 600,
                 "eval.lengths": PUBLISHED_LENGTHS[full],
                 "eval.sequences": LONG_SEQUENCES[full],
-            },
+            }
+            | ({} if full else {"train.steps": 600}),
         )
         for task in PUBLISHED
-        for score in (("mlp", "bilinear", "uniform") if full else ("bilinear",))
+        for score in (("mlp", "bilinear", "uniform") if full else ("mlp",))
     }
 
 
