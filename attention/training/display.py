@@ -99,11 +99,13 @@ def report_table(report: dict[str, Any], title: str) -> Table:
     ]
     aligned = [row for _, row, _ in rows if row["alignment_accuracy"] is not None]
     heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
+    if len(report["replicas"]) > 1:
+        heads = 0  # head 1 of a replica has nothing to do with head 1 of another
     some = [name for name in NOT_OF_ALL if report["all"].get(name) is not None]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
     columns += [NOT_OF_ALL[name] for name in some]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")  # no digit is cut off
     for name, row, deviations in rows:
         cells = map(_share, _shares(row, some, heads), _shares(deviations, some, heads))
         table.add_row(name, str(row["sequences"]), *cells)

@@ -79,12 +79,17 @@ def test_one_of_several_replicas_can_be_evaluated(two_seeds, tmp_path):
     assert f"{run}, step 2, test, mean ± sd of 2 seeds" in " ".join(shown.split())
     share, deviation = (part["all"]["token_accuracy"] for part in (whole, whole["sd"]))
     assert f"{share:.4f} ± {deviation:.4f}" in shown
+    assert "head 0" not in shown  # it has nothing to do with the other replica's
+    narrow = Console(file=io.StringIO(), width=60)
+    evaluate(run, None, None, narrow)
+    assert "…" not in narrow.file.getvalue()
 
     console = Console(file=io.StringIO(), width=200)
     evaluate(run, None, None, console, replica=1)
     shown = " ".join(console.file.getvalue().split())
     assert "step 2, test, replica 1 (seed 6)" in shown
     assert "±" not in shown
+    assert "head 0" in shown
     assert evaluation(run)["replicas"] == [whole["replicas"][1]]
     assert evaluation(run)["all"] == whole["replicas"][1]["all"]
 
