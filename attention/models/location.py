@@ -19,8 +19,10 @@ from attention.normalizers import NORMALIZERS
 from attention.tasks.batch import before
 
 REACH = 3  # places that a decoder can be drawn, ahead or back, from where it looked
-# How much faster than other parameters these move. Location must outweigh what the score makes of
-# the keys by more than sixteen steps ask for: a smear that training forgives grows at each step.
+# How much faster than other parameters those of the step before move. They must outweigh what the
+# score makes of the keys by more than sixteen steps ask for: a smear that training forgives grows
+# at each step. Those of the sum must not be as fast: to shun what was seen is learned at once, and
+# says little of where to go.
 GAIN = 4.0
 # How much of a gradient goes on to the step before. All of it, times the gain, would grow from step
 # to step until the first ones drown in it; none, and the first ones do not learn for those to come.
@@ -51,12 +53,15 @@ class Location(nnx.Module):
 
     def __call__(self, previous: Seen, total: Seen) -> Float[Array, "batch heads source_time"]:
         previous, total = _damped(previous), _damped(total)
-        drawn = _correlate(previous, self.previous[...]) + _correlate(total, self.total[...])
-        return GAIN * drawn
+        drawn = GAIN * _correlate(previous, self.previous[...])
+        return drawn + _correlate(total, self.total[...])
 
 
 class LocationDecoder(nnx.Module):
     """Two learned queries, of the first step and of all others, and where it has looked.
+
+    How much the scores count is learned for each of the two, and begins with nothing for the
+    others: where to go on is first sought beside where it was.
 
     The logits are linear in the context. With a score that ignores the query, or `uniform`,
     what remains is the location.
@@ -89,6 +94,7 @@ class LocationDecoder(nnx.Module):
         del time  # there is no parameter a position
         initial = jax.nn.initializers.normal(embedding_std)
         self.queries = nnx.Param(initial(rngs.params(), (2, dim)))
+        self.content = nnx.Param(jnp.array([1.0, 0.0]))
         self.attention = Attention(
             score, dim, dim, heads=heads, normalizer=normalizer, rngs=rngs, **attention
         )
@@ -120,6 +126,7 @@ class LocationDecoder(nnx.Module):
         time: int,
     ) -> Float[Array, "batch heads time source_time"]:
         scores = self.attention.scores(self.queries[...], memory)
+        scores = scores * self.content[...][None, None, :, None]
         normalize = NORMALIZERS[self.attention.normalizer]
 
         def step(seen, query):

@@ -18,6 +18,7 @@ def decoder():
     decoder = LocationDecoder(
         Bilinear, VOCABULARY, STEPS, DIM, heads=HEADS, normalizer="sparsemax", rngs=nnx.Rngs(0)
     )
+    decoder.content[...] = jnp.array([0.7, 1.3])
     for kernel in (decoder.location.previous, decoder.location.total):
         kernel[...] = jnp.asarray(rng.standard_normal(kernel.shape), jnp.float32)
     return decoder
@@ -30,6 +31,7 @@ def make_memory():
 def test_the_weights_are_those_of_a_loop(decoder):
     memory = make_memory()
     scores = np.asarray(decoder.attention.scores(decoder.queries[...], jnp.asarray(memory)))
+    scores = scores * np.array([0.7, 1.3])[:, None]
     kernels = [np.asarray(decoder.location.previous[...]), np.asarray(decoder.location.total[...])]
     _, weights = decoder.greedy(jnp.asarray(memory), jnp.asarray(LENGTH), STEPS)
     for n in range(BATCH):
@@ -40,10 +42,11 @@ def test_the_weights_are_those_of_a_loop(decoder):
                 located = np.zeros(LENGTH[n])
                 for place in range(LENGTH[n]):
                     located[place] = scores[n, head, min(step, 1), place]
-                    for seen, kernel in zip((before, total), kernels, strict=True):
+                    gains = (GAIN, 1.0)
+                    for seen, kernel, gain in zip((before, total), kernels, gains, strict=True):
                         for shift in range(-REACH, REACH + 1):
                             drawn = seen.get(place - shift, 0.0)
-                            located[place] += GAIN * kernel[head, REACH + shift] * drawn
+                            located[place] += gain * kernel[head, REACH + shift] * drawn
                 expected = np.asarray(sparsemax(jnp.asarray(located, jnp.float32)))
                 np.testing.assert_allclose(weights[n, head, step, : LENGTH[n]], expected, atol=1e-4)
                 assert np.all(np.asarray(weights[n, head, step, LENGTH[n] :]) == 0)
