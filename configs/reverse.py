@@ -25,7 +25,7 @@ def get_config(score: str = "mlp") -> ConfigDict:
     config.model.normalizer = "sparsemax"
     config.model.embedding_std = 0.25
     config.train.batch_size = 64
-    config.train.steps = 1200
-    config.train.eval_every_steps = 600
+    config.train.steps = 2000
+    config.train.eval_every_steps = 1000
     config.eval.lengths = (1, 4, 8, 12, 16)
     return config
