@@ -3,11 +3,12 @@
     python train.py --config configs/strings.py
     python train.py --config configs/strings.py --config.task.name=duplicate --workdir runs/twice
 
-With two symbols a wrong key is right half of the time, and much leads astray that with 64 does not:
-several heads and lengths that begin with short ones are needed. Tokens right at 41, 100, 200 and 500,
-mlp, seeds 110 to 114: reverse 1.000 ± 0.001 at each, duplicate 0.95 ± 0.11 at each: four seeds with
-0.998 and more, the fifth is lost where it has to begin again. Published, the best transformer: 0.623
-and 0.528. Seven minutes for five seeds on two CPU cores, twice that for duplicate.
+With two symbols a wrong key is right half of the time, and much leads astray that with 64 does
+not: several heads and lengths that begin with short ones are needed. Tokens right at 41, 100, 200
+and 500, mlp, seeds 110 to 114: reverse 1.000 ± 0.001 at each, duplicate 0.95 ± 0.11 at each: four
+seeds with 0.998 and more, the fifth is lost where it has to begin again. Published, the best
+transformer: 0.623 and 0.528. Seven minutes for five seeds on two CPU cores, twice that for
+duplicate.
 """
 
 from ml_collections import ConfigDict
