@@ -67,7 +67,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> int:
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
-        run.check_is_seen()
+        if hosts.are_several():
+            run.check_is_seen()
         if hosts.from_first(run.result() is not None):
             console.print(f"{path}: finished already, nothing to do")
         else:
@@ -240,8 +241,7 @@ class _Session:
         pixels = self._evaluator.attention_maps(state)
         if hosts.is_first() and pixels is not None:
             save_png(pixels, self._run.path / "attention.png")
-        if hosts.is_first():
-            self._run.write("eval.json", {"step": step, **report})
+        self._run.write("eval.json", {"step": step, **report})
         self._checkpoints.wait()
         result = {
             "step": step,
@@ -249,8 +249,7 @@ class _Session:
             "seconds": round(time.perf_counter() - self._started, 2),
             "test": report,
         }
-        if hosts.is_first():
-            self._run.write("result.json", result)
+        self._run.write("result.json", result)
 
 
 def _by_number(report: Report) -> dict[int, dict]:

@@ -64,8 +64,9 @@ class Run:
                 mark.unlink(missing_ok=True)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a JSON file into the run."""
-        write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
+        """Writes a JSON file into the run. Of several processes, the first does."""
+        if hosts.is_first():
+            write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
 
 
 def default_path(settings: Settings) -> Path:

@@ -1,6 +1,12 @@
 # shellcheck shell=bash
 # What vm.sh and sweep.sh share: the settings of docs/tpu.md, and how a command is run or printed.
-# DRY_RUN is set by them.
+# Sourced without arguments, it takes --dry-run off theirs.
+
+DRY_RUN=no
+if [ "${1:-}" = --dry-run ]; then
+    DRY_RUN=yes
+    shift
+fi
 
 ZONE=${ZONE:-us-east5-b}
 NAME=${NAME:-attention}

@@ -2,11 +2,6 @@
 # A sweep over many TPU VMs: a Ray cluster with a CPU head. The guide is docs/tpu.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-DRY_RUN=no
-if [ "${1:-}" = --dry-run ]; then
-    DRY_RUN=yes
-    shift
-fi
 # shellcheck source-path=SCRIPTDIR
 . scripts/tpu/common.sh
 export RAY_USAGE_STATS_ENABLED=0

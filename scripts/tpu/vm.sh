@@ -2,11 +2,6 @@
 # One TPU VM, or one slice of several: from creating it to deleting it. The guide is docs/tpu.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-DRY_RUN=no
-if [ "${1:-}" = --dry-run ]; then
-    DRY_RUN=yes
-    shift
-fi
 # shellcheck source-path=SCRIPTDIR
 . scripts/tpu/common.sh
 
