@@ -174,7 +174,7 @@ def published(full: bool) -> Grid:
                 "eval.lengths": PUBLISHED_LENGTHS[full],
                 "eval.sequences": LONG_SEQUENCES[full],
             }
-            | ({} if full else {"train.steps": 600}),
+            | ({} if full else {"train.steps": 2000}),
         )
         for task in PUBLISHED
         for score in (("mlp", "bilinear", "uniform") if full else ("mlp",))

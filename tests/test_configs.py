@@ -104,7 +104,7 @@ def test_every_decoder_makes_updates_with_every_score(name, score):
     ]
     # The parameters that only make queries, of which these scores see none, and what weighs scores
     # that are all zero.
-    idle = ["quer"] * (score in STATIC) + ["content"] * (score == "uniform")
+    idle = ["quer"] * (score in STATIC) + ["content", "again"] * (score == "uniform")
     assert all(any(name in path for name in idle) for path in unmoved)
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.layers import Attention
-from attention.normalizers import NORMALIZERS
+from attention.normalizers import NORMALIZERS, Normalizer, softmax
 from attention.tasks.batch import before
 
 REACH = 3  # places that a decoder can be drawn, ahead or back, from where it looked
@@ -27,6 +27,11 @@ GAIN = 4.0
 # How much of a gradient goes on to the step before. All of it, times the gain, would grow from step
 # to step until the first ones drown in it; none, and the first ones do not learn for those to come.
 FLOW = 0.5
+# How much of a gradient goes through the softmax of the scores. Sparse weights pass none to a key
+# without weight, so a head that has come to rest on one key would never learn to leave it; with all
+# of it, the gradients are of other weights than those in use, and some seeds are led astray.
+LEAK = 0.5
+SPARSE = ("sparsemax", "entmax15")
 
 Seen = Float[Array, "batch heads source_time_and_one"]
 
@@ -35,8 +40,9 @@ class Location(nnx.Module):
     """What the weights of earlier steps add to the scores.
 
     Two learned correlations: one of the weights of the step before (Chorowski et al.,
-    arXiv 1506.07503), one of the sum of all before (as in arXiv 1712.05884). At the start
-    all weight lies on a place before the first key.
+    arXiv 1506.07503), one of log₂(1 + the sum of all before) (arXiv 1712.05884 takes the sum
+    itself, which on a key that is never left grows beyond all that training has shown). At the
+    start all weight lies on a place before the first key.
 
     Args:
       heads: number of heads.
@@ -54,14 +60,31 @@ class Location(nnx.Module):
     def __call__(self, previous: Seen, total: Seen) -> Float[Array, "batch heads source_time"]:
         previous, total = _damped(previous), _damped(total)
         drawn = GAIN * _correlate(previous, self.previous[...])
-        return drawn + _correlate(total, self.total[...])
+        return drawn + _correlate(jnp.log2(1 + total), self.total[...])
+
+
+def leaky(normalize: Normalizer) -> Normalizer:
+    """The same weights; in part, their gradient is that of `softmax`.
+
+    A straight-through estimator (arXiv 1308.3432) for a share of `LEAK`.
+    """
+
+    def weights(scores: Array, where: Array | None = None) -> Array:
+        hard = normalize(scores, where)
+        leak = LEAK * (softmax(scores, where) - hard)
+        return hard + (leak - jax.lax.stop_gradient(leak))
+
+    return weights
 
 
 class LocationDecoder(nnx.Module):
-    """Two learned queries, of the first step and of all others, and where it has looked.
+    """Two learned queries, one to begin with and one of every step, and where it has looked.
 
-    How much the scores count is learned for each of the two, and begins with nothing for the
-    others: where to go on is first sought beside where it was.
+    It begins on a place before the first key, and goes back there as much as a linear map of the
+    keys just read says. How much the scores of the second query count is learned too. Both start
+    from nothing: where to go on is first sought beside where it was.
+
+    Where weights can be zero, half of their gradient is that of `softmax`.
 
     The logits are linear in the context. With a score that ignores the query, or `uniform`,
     what remains is the location.
@@ -94,11 +117,14 @@ class LocationDecoder(nnx.Module):
         del time  # there is no parameter a position
         initial = jax.nn.initializers.normal(embedding_std)
         self.queries = nnx.Param(initial(rngs.params(), (2, dim)))
-        self.content = nnx.Param(jnp.array([1.0, 0.0]))
+        self.content = nnx.Param(jnp.zeros(()))
         self.attention = Attention(
             score, dim, dim, heads=heads, normalizer=normalizer, rngs=rngs, **attention
         )
         self.location = Location(heads)
+        self.again = nnx.Linear(
+            dim, heads, use_bias=False, kernel_init=nnx.initializers.zeros, rngs=rngs
+        )
         self.output = nnx.Linear(dim, vocabulary, rngs=rngs)
 
     def logits(
@@ -126,19 +152,23 @@ class LocationDecoder(nnx.Module):
         time: int,
     ) -> Float[Array, "batch heads time source_time"]:
         scores = self.attention.scores(self.queries[...], memory)
-        scores = scores * self.content[...][None, None, :, None]
+        begin, every = scores[:, :, 0], self.content[...] * scores[:, :, 1]
+        again = jnp.moveaxis(self.again(memory), 2, 1)
         normalize = NORMALIZERS[self.attention.normalizer]
+        if self.attention.normalizer in SPARSE:
+            normalize = leaky(normalize)
 
-        def step(seen, query):
+        def step(seen, _):
             previous, total = seen
-            located = scores[:, :, query] + self.location(previous, total)
-            weights = normalize(located, where=counts[:, None])
-            previous = jnp.pad(weights, ((0, 0), (0, 0), (1, 0)))
-            return (previous, total + previous), weights
+            begins = _damped(previous[:, :, :1])
+            located = begins * begin + every + self.location(previous, total)
+            weights = normalize(located, counts[:, None])
+            back = jnp.sum(weights * again, axis=2, keepdims=True)
+            previous = jnp.concatenate([back, weights], axis=2)
+            return (previous, total.at[:, :, 1:].add(weights)), weights
 
         start = self.location.start(memory.shape[0], self.attention.heads, memory.shape[1])
-        queries = jnp.minimum(jnp.arange(time), 1)
-        return jnp.moveaxis(jax.lax.scan(step, start, queries)[1], 0, 2)
+        return jnp.moveaxis(jax.lax.scan(step, start, length=time)[1], 0, 2)
 
 
 def _damped(seen: Seen) -> Seen:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention.models.location import FLOW, GAIN, REACH, Location, LocationDecoder
-from attention.normalizers import sparsemax
+from attention.models.location import FLOW, GAIN, LEAK, REACH, Location, LocationDecoder, leaky
+from attention.normalizers import softmax, sparsemax
 from attention.scores import Bilinear, Uniform
 
 BATCH, TIME, STEPS, DIM, VOCABULARY, HEADS = 2, 5, 7, 6, 11, 3
@@ -18,8 +18,8 @@ def decoder():
     decoder = LocationDecoder(
         Bilinear, VOCABULARY, STEPS, DIM, heads=HEADS, normalizer="sparsemax", rngs=nnx.Rngs(0)
     )
-    decoder.content[...] = jnp.array([0.7, 1.3])
-    for kernel in (decoder.location.previous, decoder.location.total):
+    decoder.content[...] = jnp.array(1.3)
+    for kernel in (decoder.location.previous, decoder.location.total, decoder.again.kernel):
         kernel[...] = jnp.asarray(rng.standard_normal(kernel.shape), jnp.float32)
     return decoder
 
@@ -31,7 +31,7 @@ def make_memory():
 def test_the_weights_are_those_of_a_loop(decoder):
     memory = make_memory()
     scores = np.asarray(decoder.attention.scores(decoder.queries[...], jnp.asarray(memory)))
-    scores = scores * np.array([0.7, 1.3])[:, None]
+    again = memory @ np.asarray(decoder.again.kernel[...])
     kernels = [np.asarray(decoder.location.previous[...]), np.asarray(decoder.location.total[...])]
     _, weights = decoder.greedy(jnp.asarray(memory), jnp.asarray(LENGTH), STEPS)
     for n in range(BATCH):
@@ -40,10 +40,12 @@ def test_the_weights_are_those_of_a_loop(decoder):
             total = {}
             for step in range(STEPS):
                 located = np.zeros(LENGTH[n])
+                often = {place: np.log2(1 + weight) for place, weight in total.items()}
                 for place in range(LENGTH[n]):
-                    located[place] = scores[n, head, min(step, 1), place]
+                    begin, every = scores[n, head, :, place]
+                    located[place] = before[-1] * begin + 1.3 * every
                     gains = (GAIN, 1.0)
-                    for seen, kernel, gain in zip((before, total), kernels, gains, strict=True):
+                    for seen, kernel, gain in zip((before, often), kernels, gains, strict=True):
                         for shift in range(-REACH, REACH + 1):
                             drawn = seen.get(place - shift, 0.0)
                             located[place] += gain * kernel[head, REACH + shift] * drawn
@@ -52,6 +54,7 @@ def test_the_weights_are_those_of_a_loop(decoder):
                 assert np.all(np.asarray(weights[n, head, step, LENGTH[n] :]) == 0)
                 before = dict(enumerate(expected))
                 total = {i: total.get(i, 0.0) + expected[i] for i in before}
+                before[-1] = expected @ again[n, : LENGTH[n], head]
 
 
 def test_one_place_ahead_is_a_copy_of_any_length():
@@ -69,6 +72,20 @@ def test_one_place_ahead_is_a_copy_of_any_length():
     np.testing.assert_allclose(found, decoder.output(memory), atol=1e-4)
 
 
+def test_after_a_key_that_says_so_it_begins_again():
+    """One place ahead, and from the last key back to the place before the first. Twice round."""
+    decoder = LocationDecoder(
+        Uniform, VOCABULARY, STEPS, DIM, normalizer="sparsemax", rngs=nnx.Rngs(0)
+    )
+    decoder.location.previous[...] = jnp.zeros((1, 2 * REACH + 1)).at[0, REACH + 1].set(1.5 / GAIN)
+    decoder.again.kernel[...] = jnp.zeros((DIM, 1)).at[1, 0].set(1.0)
+    length = 97
+    memory = np.random.default_rng(0).standard_normal((1, length, DIM)).astype(np.float32)
+    memory[0, :, 1] = np.arange(length) == length - 1
+    _, weights = decoder.greedy(jnp.asarray(memory), jnp.array([length]), 2 * length)
+    np.testing.assert_array_equal(weights[0, 0], np.tile(np.eye(length), (2, 1)))
+
+
 def test_a_gradient_goes_back_to_earlier_steps_in_part():
     location = Location(1)
     shift = np.zeros((1, 2 * REACH + 1), np.float32)
@@ -79,6 +96,20 @@ def test_a_gradient_goes_back_to_earlier_steps_in_part():
     np.testing.assert_allclose(drawn[0, 0, :-1], GAIN * 3.0 * seen[0, 0, 2:], rtol=1e-6)
     (slope,) = pull(jnp.ones_like(drawn))
     np.testing.assert_allclose(slope[0, 0, 2:], np.full(TIME - 1, FLOW * GAIN * 3.0))
+
+
+def test_a_sparse_weight_leaks_a_gradient_to_keys_without_weight():
+    scores = jnp.array([0.3, 2.0, -0.5, 1.9, -40.0])
+    where = jnp.array([True, True, True, False, True])
+    leaking = leaky(sparsemax)
+    np.testing.assert_array_equal(leaking(scores, where), [0.0, 1.0, 0.0, 0.0, 0.0])
+    found, hard, soft = (
+        np.asarray(jax.jacobian(f)(scores, where)) for f in (leaking, sparsemax, softmax)
+    )
+    np.testing.assert_allclose(found, LEAK * soft + (1 - LEAK) * hard, atol=1e-7)
+    assert np.all(hard == 0)
+    assert found[1, 0] < -0.05
+    assert np.all(found[:, 3] == 0)
 
 
 def test_what_lies_beyond_the_source_has_no_weight_and_no_gradient(decoder):
