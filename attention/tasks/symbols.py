@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from attention.forms import static
+from attention.pytrees import static
 from attention.tasks.batch import RESERVED, Batch
 
 
