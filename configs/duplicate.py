@@ -3,7 +3,7 @@
     python train.py --config configs/duplicate.py       # or :bilinear, …
 
 Whether a sequence was read once or twice is in the sum of the weights of all steps before.
-Exact match of mixed lengths, mlp, seeds 100 to 107: 1.0000 on each; 95 s of two CPU cores for all.
+Exact match of mixed lengths, mlp, seeds 120 to 127: 1.0000 on each; 15 s of one CPU core a seed.
 """
 
 from ml_collections import ConfigDict

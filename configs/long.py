@@ -3,8 +3,8 @@
     python train.py --config configs/long.py            # or :bilinear, :uniform, …
     python train.py --config configs/long.py --config.task.name=reverse --workdir runs/long-reverse
 
-Seeds 130 to 134, 32 sequences of each length, mlp and bilinear, copy and reverse: exact match is
-1.0000 on each seed at each length, 1024 too; about 11 s of two CPU cores a seed.
+Seeds 140 to 144, 32 sequences of each length, mlp and bilinear, copy and reverse: exact match is
+1.0000 on each seed at each length, 1024 too; about 15 s of one CPU core a seed.
 """
 
 from ml_collections import ConfigDict
