@@ -49,18 +49,27 @@ def greatest_length(task: str, full: bool) -> int:
     return {"copy": 16, "lookup": 10, "recall": 4}.get(task, SHORT[full])
 
 
+# In place of a decoder that knows where it has looked: a query a position, and a GRU over the
+# source that tells each position its distance from the end.
+PARALLEL = {
+    "model.decoder": "parallel",
+    "model.mixer": "gru",
+    "model.positions": "learned",
+    "model.normalizer": "softmax",
+    "model.embedding_std": 0.5,
+}
+
+
 def _of_task(task: str, score: str, full: bool) -> Experiment:
     """A task by the config that has it.
 
-    Reverse is that of `duplicate`: a query a position, and a GRU over the source that tells each
-    position its distance from the end. So the score alone decides what differs between queries.
+    Reverse is without its location: the score alone decides what differs between queries.
     """
-    config = "duplicate" if task == "reverse" else task
     length = greatest_length(task, full)
     smaller = {"train.steps": 600, "task.symbols": 32} if task == "sort" and not full else {}
-    renamed = {"task.name": task} if task == "reverse" else {}
-    own = {"task.max_length": length, "eval.lengths": (length,), **smaller, **renamed}
-    return _experiment(config, score, full, own)
+    parallel = PARALLEL if task == "reverse" else {}
+    own = {"task.max_length": length, "eval.lengths": (length,), **smaller, **parallel}
+    return _experiment(task, score, full, own)
 
 
 def digits(full: bool) -> Grid:
@@ -191,18 +200,17 @@ def recurrence(full: bool) -> Grid:
         smaller = {} if full else {"train.steps": steps, "task.symbols": 32}
         return _experiment(config, "bilinear", full, length | smaller | changes)
 
-    bare = {"model.mixer": "none"}
-    located = {"task.name": "duplicate"}
+    bare = {**PARALLEL, "model.mixer": "none"}
     return {
         ("sort", "none"): of("sort", {"model.decoder": "parallel"}),
         ("sort", "encoder"): of("sort", {"model.decoder": "parallel", **gru}),
         ("sort", "decoder"): _of_task("sort", "bilinear", full),
-        ("reverse", "none"): of("duplicate", {"task.name": "reverse", **bare}),
-        ("reverse", "encoder"): of("duplicate", {"task.name": "reverse"}),
+        ("reverse", "none"): of("reverse", bare),
+        ("reverse", "encoder"): of("reverse", PARALLEL),
         ("reverse", "weights"): of("reverse", {}),
         ("duplicate", "none"): of("duplicate", bare),
-        ("duplicate", "encoder"): of("duplicate", {}),
-        ("duplicate", "weights"): of("reverse", located),
+        ("duplicate", "encoder"): of("duplicate", PARALLEL),
+        ("duplicate", "weights"): of("duplicate", {}),
     }
 
 

@@ -182,6 +182,24 @@ def test_experiments_can_be_built_and_are_of_several_seeds(module, full):
         build(one, read_source(one))
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_recurrence_is_where_the_table_says(module, full):
+    grids = module("claims_grids")
+    cells, looks_back = {"elman", "gru", "lstm"}, {"location"}
+    for (_, place), each in grids.recurrence(full).items():
+        model = each.settings().model
+        found = {
+            "none": model.decoder == "parallel" and model.mixer == "none",
+            "encoder": model.decoder == "parallel" and model.mixer in cells,
+            "decoder": model.decoder in cells,
+            "weights": model.decoder in looks_back and model.mixer not in cells,
+        }
+        assert [name for name, holds in found.items() if holds] == [place]
+    for (task, _), each in grids.scores(full).items():
+        assert each.settings().task.name == task
+        assert each.settings().model.decoder not in looks_back
+
+
 def test_learned_positions_cannot_be_asked(module):
     with pytest.raises(UsageError, match="has positions for lengths 1 to 16"):
         module("claims_grids").learned_positions().settings()
