@@ -140,3 +140,4 @@ NORMALIZERS: dict[str, Normalizer] = {
     "sparsemax": sparsemax,
     "entmax15": entmax15,
 }
+SPARSE = ("sparsemax", "entmax15")  # whose weights can be zero, and then pass on no gradient

@@ -32,12 +32,11 @@ Grid = dict[tuple[Any, Any], Experiment]
 
 def scores(full: bool) -> Grid:
     """Task × score. Each task at the greatest length that it is trained on."""
-    grid = {
+    return {
         (task, score): _of_task(task, score, full)
         for task in _tasks(full)
         for score in SCORES[full]
     }
-    return {key: each for key, each in grid.items() if each is not None}
 
 
 def _tasks(full: bool) -> tuple[str, ...]:
@@ -192,7 +191,6 @@ def published(full: bool) -> Grid:
 
 def recurrence(full: bool) -> Grid:
     """Task × where recurrence is, with the bilinear score."""
-    gru = {"model.mixer": "gru"}
     length = {"task.max_length": SHORT[full], "eval.lengths": (SHORT[full],)}
 
     def of(config: str, changes: dict[str, Any]) -> Experiment:
@@ -203,7 +201,7 @@ def recurrence(full: bool) -> Grid:
     bare = {**PARALLEL, "model.mixer": "none"}
     return {
         ("sort", "none"): of("sort", {"model.decoder": "parallel"}),
-        ("sort", "encoder"): of("sort", {"model.decoder": "parallel", **gru}),
+        ("sort", "encoder"): of("sort", {"model.decoder": "parallel", "model.mixer": "gru"}),
         ("sort", "decoder"): _of_task("sort", "bilinear", full),
         ("reverse", "none"): of("reverse", bare),
         ("reverse", "encoder"): of("reverse", PARALLEL),

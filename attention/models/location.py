@@ -1,9 +1,9 @@
 """The location-aware decoder: where it looks next depends on where it has looked.
 
-Nothing in it counts positions, and nothing but the weights is carried from step to step. So
-whatever it has learned to do from one step to the next, it can do at any length, as long as
-the weights stay sharp: with `softmax` they thin out as sources grow, with `sparsemax` a key
-that loses by enough weighs nothing, however many there are.
+Nothing in it counts positions, and nothing is carried from step to step but the weights, and what
+the keys they lie on say of beginning again. So whatever it has learned to do from one step to the
+next, it can do at any length, as long as the weights stay sharp: with `softmax` they thin out as
+sources grow, with `sparsemax` a key that loses by enough weighs nothing, however many there are.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.layers import Attention
-from attention.normalizers import NORMALIZERS, Normalizer, softmax
+from attention.normalizers import NORMALIZERS, SPARSE, Normalizer, softmax
 from attention.tasks.batch import before
 
 REACH = 3  # places that a decoder can be drawn, ahead or back, from where it looked
@@ -31,7 +31,6 @@ FLOW = 0.5
 # without weight, so a head that has come to rest on one key would never learn to leave it; with all
 # of it, the gradients are of other weights than those in use, and some seeds are led astray.
 LEAK = 0.5
-SPARSE = ("sparsemax", "entmax15")
 
 Seen = Float[Array, "batch heads source_time_and_one"]
 
