@@ -12,7 +12,7 @@ any pronunciation counted as right, stress left out, seeds 100 and 101: phoneme 
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

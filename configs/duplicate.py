@@ -8,7 +8,7 @@ Exact match of mixed lengths, mlp, seeds 120 to 127: 1.0000 on each; 15 s of one
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

@@ -9,7 +9,7 @@ Seeds 140 to 144, 32 sequences of each length, mlp and bilinear, copy and revers
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

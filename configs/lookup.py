@@ -15,7 +15,7 @@ linear and mlp_pooling 0.0000, 0.1000 of the answers. 6 to 14 s of CPU time a ru
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

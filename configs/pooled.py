@@ -9,7 +9,7 @@
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "linear") -> ConfigDict:

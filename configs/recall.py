@@ -12,7 +12,7 @@ exact match of mixed lengths and at 4 pairs: mlp 0.9999 ± 0.0003 (worst 0.9990)
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

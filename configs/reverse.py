@@ -12,7 +12,7 @@ alignment is 0, and the output right.
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

@@ -10,7 +10,7 @@ mixed lengths 0.9994 ± 0.0005 and 1.0000.
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

@@ -10,7 +10,7 @@ updates.
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

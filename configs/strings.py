@@ -14,7 +14,7 @@ Five seeds take 5 minutes of one CPU core to reverse, 8 to duplicate.
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

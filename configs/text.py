@@ -10,7 +10,7 @@ was 0.9659 on one seed of three.
 
 from ml_collections import ConfigDict
 
-from attention.training.settings import default_config
+from attention.lab.settings import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:

@@ -10,9 +10,9 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from attention.training.loop import train
-from attention.training.settings import default_config, read_settings
-from attention.training.state import Status, TrainState, abstract_state
+from attention.lab.settings import default_config, read_settings
+from attention.lab.training.loop import train
+from attention.lab.training.update import Status, TrainState, abstract_state
 
 SMALL = {
     "model.dim": 6,
@@ -61,7 +61,8 @@ def small(changes=(), *, score="mlp", task="copy"):
 def train_quietly(settings, workdir):
     """The exit status, and what was shown."""
     shown = io.StringIO()
-    return train(settings, workdir, Console(file=shown, width=400)), shown.getvalue()
+    outcome = train(settings, workdir, Console(file=shown, width=400))
+    return outcome.exit_status, shown.getvalue()
 
 
 def copy_of(run, tmp_path):

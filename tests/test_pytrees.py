@@ -5,10 +5,10 @@ import jax
 import pytest
 
 from attention import masks
+from attention.lab.tasks.copy import Copy
+from attention.lab.tasks.duplicate import Duplicate
+from attention.lab.tasks.reverse import Reverse
 from attention.pytrees import register_dataclass, static
-from attention.tasks.copy import Copy
-from attention.tasks.duplicate import Duplicate
-from attention.tasks.reverse import Reverse
 
 
 @register_dataclass

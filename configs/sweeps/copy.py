@@ -14,7 +14,7 @@ mlp at 0.0023 reaches 0.995 ± 0.007, and no draw below 0.001 more than 0.79.
 
 from typing import Any
 
-from attention.training.ranges import log_uniform
+from attention.lab.sweeps.distributions import log_uniform
 
 
 def get_space() -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Metrics: what is counted of a model's outputs, and the ratios that are made of the counts."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from attention.lab.analysis.dependence import departures
+from attention.lab.analysis.error_rates import error_counts
+from attention.lab.models.reconstructor import Reconstruction
+from attention.lab.tasks.batch import Batch
+
+Counts = dict[str, Int[Array, "*each"]]
+
+
+def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
+    """What is counted, so that accuracies are exact ratios whatever the batches.
+
+    Returns:
+      `sequences`, and how many of them are `exact`: right to the last token, `END`
+      included. `tokens`, the target tokens, and how many of them are `right`: the output
+      has them in their place. `aligned`, where the model has an alignment: target tokens
+      whose largest weight lies on the gold source token, first for the mean of the heads,
+      then for each head; `alignable`, the target tokens that have a gold source token;
+      `departing`, those that look elsewhere than most of their sequence, and how many could
+      (`comparable`), for the mean of the heads. And the `error_counts`, where there are
+      references.
+    """
+    counts_token = batch.target_mask & counts_row[:, None]
+    right = output.tokens == batch.target
+    exact = jnp.all(right | ~batch.target_mask, axis=1) & counts_row
+    counts = {
+        "sequences": jnp.sum(counts_row),
+        "exact": jnp.sum(exact),
+        "tokens": jnp.sum(counts_token),
+        "right": jnp.sum(right & counts_token),
+    }
+    if output.weights is not None:
+        looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
+        on_gold = (looked_at == batch.alignment[:, None]) & counts_token[:, None]
+        counts["aligned"] = jnp.sum(on_gold, axis=(0, 2))
+        counts["alignable"] = jnp.sum(counts_token & (batch.alignment >= 0))
+        departing, comparable = departures(looked_at[:, 0], counts_token)
+        counts |= {"departing": jnp.sum(departing), "comparable": jnp.sum(comparable)}
+    if batch.references is not None:
+        counts |= error_counts(output.tokens, batch.references, counts_row)
+    return counts
+
+
+def ratios(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
+    """The ratios of the counts; null where there is nothing to count."""
+
+    def share(count: Any, total: Any) -> float | None:
+        return int(count) / int(total) if int(total) else None
+
+    tokens = counts["tokens"]
+    aligned = [share(n, counts["alignable"]) for n in np.asarray(counts.get("aligned", []))]
+    metrics = {
+        "sequences": int(counts["sequences"]),
+        "token_accuracy": share(counts["right"], tokens),
+        "exact_match": share(counts["exact"], counts["sequences"]),
+        "alignment_accuracy": aligned[0] if aligned else None,
+        "alignment_accuracy_by_head": aligned[1:] if aligned else None,
+        "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
+    }
+    if "edits" in counts:
+        metrics["phoneme_error_rate"] = share(counts["edits"], counts["reference_symbols"])
+        metrics["word_error_rate"] = share(counts["missed"], counts["sequences"])
+    return metrics
+
+
+def _with_mean(
+    weights: Float[Array, "batch heads queries keys"],
+) -> Float[Array, "batch one_plus_heads queries keys"]:
+    return jnp.concatenate([jnp.mean(weights, axis=1, keepdims=True), weights], axis=1)

@@ -1,0 +1,1 @@
+"""Benchmarks: what attention and its training cost, beside the same by other means."""

@@ -1,0 +1,1 @@
+"""Claims about attention, put to the test: a file a claim, and the page of all of them."""

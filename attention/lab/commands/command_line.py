@@ -1,0 +1,68 @@
+"""Running a command line: bad input ends in one line on standard error and exit status 2."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import flags
+
+from attention.lab.errors import TrainingError, UsageError
+from attention.lab.parallel import hosts
+
+Main = Callable[[list[str]], int]
+
+
+def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
+    """Parses the flags of a command, calls it, and exits with its status.
+
+    Args:
+      main: what the command does. It is given what is no flag of its own, which it must use or
+        refuse, and returns the exit status.
+      flag_values: the flags of the command.
+      about: what `--help` shows above them.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where a user's own scores and tasks may be
+    try:
+        status = main(parse(flag_values, sys.argv, about))
+    except (UsageError, TrainingError, OSError) as error:
+        # Processes that train together end alike, but for what the system refused to one alone.
+        if hosts.is_first() or isinstance(error, OSError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2 if isinstance(error, UsageError) else 1
+    sys.exit(status)
+
+
+def parse(flag_values: flags.FlagValues, arguments: Sequence[str], about: str) -> list[str]:
+    """Parses the flags of a command; the rest is returned.
+
+    Args:
+      flag_values: the flags.
+      arguments: the command line, with the program's name first.
+      about: what `--help` shows above the flags, before it exits.
+
+    Raises:
+      UsageError: it names what is wrong.
+    """
+    if {"--help", "-h"} & set(arguments[1:]):
+        print(f"{about.strip()}\n\nFlags:\n{flag_values.get_help()}")
+        sys.exit(0)
+    flag_values.set_gnu_getopt(True)  # flags are flags wherever they stand
+    try:
+        return flag_values(arguments, known_only=True)[1:]
+    except flags.Error as error:
+        raise UsageError(str(error).strip()) from None
+
+
+def refuse(rest: Sequence[str]) -> None:
+    """Refuses what is left of a command line.
+
+    Raises:
+      UsageError: naming the first that is left, if anything is.
+    """
+    if not rest:
+        return
+    if rest[0].startswith("-"):
+        raise UsageError(f"Unknown command line flag '{rest[0].lstrip('-').partition('=')[0]}'")
+    raise UsageError(f"{rest[0]!r} is not a flag; flags begin with --")

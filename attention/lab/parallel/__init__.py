@@ -1,0 +1,1 @@
+"""Parallel: devices, hosts and replicas, and how all of them are interrupted."""

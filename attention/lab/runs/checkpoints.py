@@ -1,0 +1,154 @@
+"""Checkpoints: Orbax writes the arrays, a manifest says that they are whole.
+
+Orbax alone restores flipped bits without an error and takes an empty directory for a
+checkpoint. So each step gets a `manifest.json` with the SHA-256 of every file, written
+after Orbax has committed: a step exists when its manifest does, and is intact when the
+hashes agree.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from attention.lab.errors import UsageError
+from attention.lab.parallel import hosts
+from attention.lab.runs.files import write_atomically
+from attention.lab.training.update import TrainState, completed
+
+MANIFEST = "manifest.json"
+
+
+class Checkpoints:
+    """Saves states in the background. A context manager, which waits for the last at its end.
+
+    Args:
+      directory: one directory a step comes to lie here.
+      keep: all but the newest this many are removed, and what was never committed.
+      metadata: kept inside each checkpoint.
+      restored: the step that was restored from here, if any: it is intact.
+    """
+
+    def __init__(
+        self, directory: Path, keep: int, metadata: dict[str, Any], restored: int | None = None
+    ):
+        self._directory, self._keep, self._metadata = directory.resolve(), keep, metadata
+        self._checkpointer = ocp.StandardCheckpointer()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+        self._newest = restored
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._checkpointer.close()
+
+    def save(self, state: TrainState) -> None:
+        """Begins to write a state, once the one before is committed; none is written twice."""
+        self.wait()
+        step = completed(state)
+        if step == self._newest:  # to force it would remove what is intact
+            return
+        self._newest, path = step, self._directory / str(step)
+        copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
+        # Force: what lies there was left by a kill or is damaged.
+        self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
+        self._pending = self._thread.submit(self._commit, path)
+
+    def wait(self) -> None:
+        """Returns when everything is committed; raises what went wrong in the background."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _commit(self, path: Path) -> None:
+        self._checkpointer.wait_until_finished()  # for the shares of all processes
+        if not hosts.is_first():
+            return
+        write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
+        # Steps beyond this one are damaged, or training would have gone on from there.
+        until_now = [step for step in steps(self._directory) if step <= int(path.name)]
+        kept = {str(step) for step in until_now[-self._keep :]}
+        for found in self._directory.glob("[0-9]*"):  # what kills left half written, too
+            if found.name not in kept:
+                shutil.rmtree(found)
+
+
+def steps(directory: Path) -> list[int]:
+    """The steps that were committed, in ascending order."""
+    names = [manifest.parent.name for manifest in directory.glob(f"*/{MANIFEST}")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def restore(directory: Path, like: TrainState, step: int | None = None) -> TrainState:
+    """The state of a step, or of the newest step that is intact, with a warning if others were not.
+
+    Args:
+      directory: where the checkpoints are.
+      like: the shapes and dtypes to expect, and the devices to restore to.
+      step: None for the newest.
+
+    Raises:
+      UsageError: there is no such step, or none that is intact.
+    """
+    chosen = -1
+    with hosts.in_agreement():
+        if hosts.is_first():
+            chosen = _choose(directory, step)
+    path = directory.resolve() / str(hosts.from_first(chosen))
+    with ocp.StandardCheckpointer() as checkpointer:
+        return TrainState(**checkpointer.restore(path, vars(like)))
+
+
+def _choose(directory: Path, step: int | None) -> int:
+    """The step to restore, as in `restore`."""
+    committed = steps(directory)
+    if not committed:
+        raise UsageError(f"{directory}: no checkpoint here")
+    if step is not None and step not in committed:
+        raise UsageError(f"step={step}: no such checkpoint; there are {_listed(committed)}")
+    wanted = committed if step is None else [step]
+    for candidate in reversed(wanted):
+        path = directory.resolve() / str(candidate)
+        damage = _damage(path)
+        if damage is None:
+            return candidate
+        print(f"WARNING: checkpoint {path} is damaged ({damage})", file=sys.stderr, flush=True)
+    raise UsageError(f"{directory}: no intact checkpoint among steps {_listed(wanted)}")
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, if anything."""
+    try:
+        expected = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return f"{MANIFEST} is unreadable"
+    actual = _hashes(path)
+    if expected == actual:
+        return None
+    files = [name for name in {**expected, **actual} if expected.get(name) != actual.get(name)]
+    return f"not as written: {', '.join(files)}"
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

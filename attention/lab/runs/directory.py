@@ -1,0 +1,203 @@
+"""A run: a directory that holds one experiment, and says which.
+
+config.json     all settings, the hash of the text if there is one, the code's version and hash
+source.txt      the text itself, so that evaluation needs nothing else
+checkpoints/    one directory a step
+metrics.jsonl   one line an evaluation or log (of each replica), for reading by programs
+tensorboard/    the same for people
+attention.png   where the trained model looks, for a few test examples
+eval.json       the newest evaluation
+result.json     written last: the run is finished
+"""
+
+import fcntl
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attention.lab.errors import UsageError
+from attention.lab.parallel import hosts
+from attention.lab.runs.files import write_atomically
+from attention.lab.runs.version import made_by
+from attention.lab.settings import Settings, differences, read_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """The directory of a run."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    def record(self) -> dict[str, Any]:
+        """What `config.json` holds."""
+        return json.loads((self.path / "config.json").read_text())
+
+    def result(self) -> dict[str, Any] | None:
+        """What the finished run wrote, None while it is not finished."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def check_is_seen(self) -> None:
+        """Refuses to go on where a process does not see what the first writes. A meeting of all."""
+        # Drawn anew: what was written before may be a copy of each host's own.
+        mark = self.path / f".seen-{hosts.from_first(secrets.randbelow(2**31))}"
+        try:
+            with hosts.in_agreement():
+                if hosts.is_first():
+                    mark.touch()
+            with hosts.in_agreement():
+                if not mark.exists():
+                    raise UsageError(
+                        f"--workdir={self.path}: not every host sees it; they need one file system"
+                    )
+        finally:
+            if hosts.is_first():
+                mark.unlink(missing_ok=True)
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes a JSON file into the run. Of several processes, the first does."""
+        if hosts.is_first():
+            write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
+
+
+def default_path(settings: Settings) -> Path:
+    """`runs/<config>-<score>`."""
+    return Path("runs") / f"{settings.name}-{settings.score.name.replace(':', '-')}"
+
+
+@contextmanager
+def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
+    """The run at a path, new or the same as before, for this process alone.
+
+    Of several processes that train together, the first sees to it; it is for all of them.
+
+    Raises:
+      UsageError: the path holds something else, or another process is training there. In
+        that case nothing was written.
+    """
+    if not hosts.is_first():
+        yield Run(path)
+        return
+    identity = _identity(settings, source)
+    _refuse_other(path, identity, settings)
+    path.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        if not (path / "config.json").exists():
+            if source is not None:
+                write_atomically(path / "source.txt", source)
+            Run(path).write("config.json", {**identity, **made_by()})
+        yield Run(path)
+
+
+def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
+    """A run, its settings, and the text it was trained on.
+
+    Raises:
+      UsageError: there is no run at this path, or its text has changed.
+    """
+    record = _read_record(path)
+    if record is None:
+        raise UsageError(f"--workdir={path}: no run here (it has no config.json)")
+    if "num_seeds" not in record["config"]:
+        raise UsageError(f"--workdir={path}: is of an older version, train it anew")
+    settings = read_settings(_tuples(record["config"]))
+    source = None
+    if record["source_sha256"] is not None:
+        try:
+            source = (path / "source.txt").read_bytes()
+        except OSError as error:
+            raise UsageError(f"{path / 'source.txt'}: {error.strerror}") from None
+        if _sha256(source) != record["source_sha256"]:
+            raise UsageError(f"{path / 'source.txt'} is not the text that the run was trained on")
+    return Run(path), settings, source
+
+
+def _identity(settings: Settings, source: bytes | None) -> dict[str, Any]:
+    """What must be the same for two runs to be one."""
+    return {
+        "config": json.loads(settings.model_dump_json()),
+        "source_sha256": None if source is None else _sha256(source),
+    }
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    file = path / "config.json"
+    try:
+        record = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    if not isinstance(record, dict) or not {"config", "source_sha256"} <= record.keys():
+        raise UsageError(f"{file} is not of a run of this project")
+    return record
+
+
+def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--workdir={path}: is a file, not a directory")
+    taken_by = _read_record(path)
+    if taken_by is None:
+        if path.is_dir() and any(file.name != ".lock" for file in path.iterdir()):
+            raise UsageError(f"--workdir={path}: is not empty and holds no run (no config.json)")
+        return
+    changed = differences({field: taken_by[field] for field in identity}, identity)
+    if not changed:
+        return
+    listed = ", ".join(
+        f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()
+    )
+    raise UsageError(
+        f"--workdir={path}: holds another experiment ({listed});"
+        f" use --workdir={_free_path(settings, changed)}"
+    )
+
+
+def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
+    """A readable path that says what is different, and is not taken."""
+    parts = []
+    for field, (_, new) in changed.items():
+        value = str(new)[:8] if field == "source_sha256" else str(new)
+        safe = "".join(c if c.isalnum() or c in ".-_" else "_" for c in value)[:24]
+        parts.append(f"{field.rpartition('.')[2]}={safe}")
+    base = f"{default_path(settings)}-{'-'.join(parts[:3])}"
+    candidate, number = Path(base), 2
+    while candidate.exists():
+        candidate, number = Path(f"{base}-{number}"), number + 1
+    return candidate
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keeps other processes out of a directory.
+
+    Raises:
+      UsageError: another one is in there.
+    """
+    with (path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"--workdir={path}: another process is training there") from None
+        yield
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that settings are made of."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

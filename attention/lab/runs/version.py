@@ -1,0 +1,50 @@
+"""Which code a run was made by."""
+
+import functools
+import hashlib
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2]
+# Rooms that only start runs and read their results: no number of a run depends on them.
+NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks")
+
+
+def code_version() -> str:
+    """The package's version, and the commit where it lies in a git checkout: `0.1.0+639ac5f`."""
+    try:
+        version = metadata.version("attention")
+    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        version = "0"
+    commit = _git("rev-parse", "--short", "HEAD")
+    changed = ".changed" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{version}+{commit}{changed}" if commit else version
+
+
+def made_by() -> dict[str, str]:
+    """What a run says of the code that began it."""
+    return {"code_version": code_version(), "code_hash": code_hash()}
+
+
+@functools.cache
+def code_hash() -> str:
+    """A hash of all sources that the numbers of a run may depend on, committed or not.
+
+    Twelve hexadecimal digits of the SHA-256 of the package's Python files, their paths
+    included, less the rooms `NOT_IN_A_RUN`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        if not name.startswith(tuple(f"{room}/" for room in NOT_IN_A_RUN)):
+            digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(PACKAGE), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -1,0 +1,1 @@
+"""Sweeps: many settings, several seeds each, trained in groups and ranked."""

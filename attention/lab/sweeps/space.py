@@ -1,0 +1,77 @@
+"""What `--random` asks for: draws from a space, such as configs/sweeps/copy.py describes.
+
+The value of a field depends on `--random_seed`, the field and the number of the draw alone: the
+same command names the same trials, more draws begin with the fewer, and a field more changes none.
+"""
+
+import random
+import runpy
+from collections.abc import Iterator
+from typing import Any
+
+from attention.lab.errors import UsageError
+from attention.lab.sweeps.distributions import Range
+from attention.lab.sweeps.trials import Values, refuse_seeds
+
+TRIES = 100  # for every draw asked for, since draws may be alike
+
+Space = dict[str, Range | list[Any]]
+
+
+def read_space(file: str) -> Space:
+    """The space that a file describes.
+
+    Raises:
+      UsageError: it cannot be run, or describes none.
+    """
+    try:
+        found = runpy.run_path(file)
+        space = found["get_space"]() if "get_space" in found else None
+    except Exception as error:  # it is somebody's program: anything may go wrong in it
+        raise UsageError(f"--space={file}: {type(error).__name__}: {error}") from None
+    if not isinstance(space, dict) or not space:
+        raise UsageError(
+            f"--space={file}: needs a get_space() that returns fields and their values"
+        )
+    for field, values in space.items():
+        refuse_seeds(field, f"--space={file}: {field!r}")
+        if not isinstance(values, Range) and not (isinstance(values, list) and values):
+            raise UsageError(
+                f"--space={file}: {field!r}: {values!r} is neither a range, such as"
+                " log_uniform(1e-4, 1e-1), nor a list of values"
+            )
+    return space
+
+
+def draws(space: Space, count: int, seed: int) -> list[Values]:
+    """So many draws, no two alike.
+
+    Raises:
+      UsageError: there are not so many.
+    """
+    found: list[Values] = []
+    for number in range(TRIES * count):
+        draw = _draw(space, number, seed)
+        if draw not in found:
+            found.append(draw)
+        if len(found) == count:
+            return found
+    raise UsageError(f"--random={count}: the space has {len(found)} different draws, fewer")
+
+
+def extremes(space: Space, draw: Values) -> Iterator[Values]:
+    """A draw with one of its fields at an end of its range, or at a listed value."""
+    for field, values in space.items():
+        for value in (values.low, values.high) if isinstance(values, Range) else values:
+            yield draw | {field: str(value)}
+
+
+def _draw(space: Space, number: int, seed: int) -> Values:
+    return {
+        field: str(_value_at(values, random.Random(f"{seed} {number} {field}").random()))
+        for field, values in space.items()
+    }
+
+
+def _value_at(values: Range | list[Any], fraction: float) -> Any:
+    return values.at(fraction) if isinstance(values, Range) else values[int(fraction * len(values))]

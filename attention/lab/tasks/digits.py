@@ -1,0 +1,161 @@
+"""Digits: classify images by what is in their patches.
+
+scikit-learn's 1,797 handwritten digits of 8 × 8 pixels, 0 to 16 (the test set of Alpaydin and
+Kaynak's Optical Recognition of Handwritten Digits, UCI 1998). With patches of 4 × 4 pixels, the
+digit 7 is
+
+    source     4 real vectors of 16 pixels, 0 to 1: upper left, upper right, lower left, lower right
+    target     7
+    alignment  −1
+
+There is no `END`: every image has as many patches, and one class.
+
+The split is by a hash of image and class, so that equal images are in one split: 1,258
+images are to train, 176 to validate and 363 to test.
+"""
+
+import io
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from attention.lab.tasks.batch import RESERVED, Batch
+from attention.lab.tasks.split import split
+from attention.pytrees import register_dataclass, static
+
+SIDE = 8  # pixels of an image
+BRIGHTEST = 16
+
+VALIDATION_FRACTION = 0.1  # of the images
+TEST_FRACTION = 0.2  # of the images
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Images:
+    """Images and the digits they show."""
+
+    pixels: UInt8[Array, "images 8 8"]
+    digit: UInt8[Array, " images"]
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Digits:
+    """Images, split into training, validation and test images.
+
+    Attributes:
+      train: images to learn from.
+      validation: images for early stopping.
+      test: images for the final evaluation.
+      patch: side of a patch, in pixels.
+    """
+
+    train: Images
+    validation: Images
+    test: Images
+    patch: int = static()
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the digits and the reserved ones."""
+        return 10 + RESERVED
+
+    @property
+    def patch_dim(self) -> int:
+        """Pixels of a patch."""
+        return self.patch**2
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return SIDE // self.patch, SIDE // self.patch
+
+    @property
+    def max_length(self) -> int:
+        """Patches of every image."""
+        return (SIDE // self.patch) ** 2
+
+    @property
+    def source_time(self) -> int:
+        """Patches of every image."""
+        return self.max_length
+
+    @property
+    def target_time(self) -> int:
+        """One: the digit."""
+        return 1
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` training images, drawn with replacement."""
+        rows = jax.random.randint(key, (size,), 0, self.train.digit.shape[0])
+        return self._batch(self.train, rows)
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """The first `size` images of a split; none, if they are not of `length` patches."""
+        del key  # the split is fixed
+        images: Images = getattr(self, split)
+        rows = images.digit.shape[0] if length in (None, self.max_length) else 0
+        return self._batch(images, jnp.arange(min(rows, size)))
+
+    def images(
+        self, source: Float[Array, "batch patches patch_dim"]
+    ) -> Float[Array, "batch height width"]:
+        """The images of these patches."""
+        steps = SIDE // self.patch
+        patches = source.reshape(-1, steps, steps, self.patch, self.patch)
+        return patches.swapaxes(2, 3).reshape(-1, SIDE, SIDE)
+
+    def _batch(self, images: Images, rows: Int[Array, " rows"]) -> Batch:
+        pixels = images.pixels[rows].astype(jnp.float32) / BRIGHTEST
+        size, steps = rows.shape[0], SIDE // self.patch
+        patches = pixels.reshape(size, steps, self.patch, steps, self.patch).swapaxes(2, 3)
+        digit = images.digit[rows].astype(jnp.int32) + RESERVED
+        return Batch(
+            patches.reshape(size, self.max_length, self.patch_dim),
+            jnp.full(size, self.max_length),
+            digit[:, None],
+            jnp.ones(size, jnp.int32),
+            jnp.full((size, 1), -1),
+        )
+
+
+def packaged_digits() -> bytes:
+    """The images that scikit-learn ships: a line of 64 pixels and the digit each.
+
+    Raises:
+      ModuleNotFoundError: scikit-learn is not installed.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, digit = load_digits(return_X_y=True)
+    lines = io.BytesIO()
+    np.savetxt(lines, np.column_stack([pixels, digit]), fmt="%d", delimiter=",")
+    return lines.getvalue()
+
+
+def read_digits(data: bytes, patch: int) -> Digits:
+    """The task of a table of images.
+
+    Args:
+      data: lines of 64 pixels, row by row, and the digit, separated by commas.
+      patch: side of a patch, in pixels.
+
+    Raises:
+      ValueError: there are too few images to split.
+    """
+    lines = data.splitlines()
+    numbers = split(lines, validation=VALIDATION_FRACTION, test=TEST_FRACTION)
+    return Digits(
+        **{name: _images([lines[n] for n in rows]) for name, rows in numbers.items()}, patch=patch
+    )
+
+
+def _images(lines: list[bytes]) -> Images:
+    table = np.array([line.split(b",") for line in lines]).astype(np.uint8)
+    return Images(jnp.asarray(table[:, :-1].reshape(-1, SIDE, SIDE)), jnp.asarray(table[:, -1]))

@@ -1,0 +1,92 @@
+"""Look-up: tell the value of each key of a dictionary that is new in every example.
+
+The task by which Brody et al. (arXiv 2105.14491) tell static from dynamic attention. Each token
+of the source is a pair of key and value. With the keys a, b, c, the values x, y, z and
+`max_length` 3, one example is
+
+    source     c:x a:z PAD
+    question   a   c   PAD
+    target     z   x   PAD
+    alignment  1   0   −1
+
+No value comes twice: whoever gives every question the same answer has one right.
+There is no `END`: who asks knows how many answers to read.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from attention.lab.tasks.batch import PAD, RESERVED, Batch, before
+from attention.lab.tasks.symbols import RandomSymbols
+from attention.pytrees import register_dataclass
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Lookup(RandomSymbols):
+    """The target is the values of the keys, in the order of the keys. Lengths count pairs.
+
+    `symbols` counts the keys, and the values too. The vocabulary has the keys, the values, and
+    a token for each pair of the two.
+
+    Raises:
+      ValueError: there are fewer keys than the largest dictionary needs.
+    """
+
+    def __post_init__(self) -> None:
+        if self.symbols < self.max_length:
+            raise ValueError(
+                f"symbols={self.symbols}: must be at least max_length={self.max_length},"
+                " no key comes twice in a dictionary"
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, the reserved ones among them."""
+        return self.first_pair + self.symbols**2
+
+    @property
+    def first_value(self) -> int:
+        """The token of value 0; the keys come before the values."""
+        return RESERVED + self.symbols
+
+    @property
+    def first_pair(self) -> int:
+        """The token of key 0 with value 0; after it, of key 0 with value 1."""
+        return self.first_value + self.symbols
+
+    @property
+    def source_time(self) -> int:
+        """Source steps of every batch: pairs."""
+        return self.max_length
+
+    @property
+    def target_time(self) -> int:
+        """Target steps of every batch: one a key."""
+        return self.max_length
+
+    def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
+        every = jnp.broadcast_to(jnp.arange(self.symbols), (length.shape[0], self.symbols))
+        keys, values = (
+            jax.random.permutation(k, every, axis=1, independent=True)[:, : self.max_length]
+            for k in jax.random.split(key)
+        )
+        return self.first_pair + keys * self.symbols + values
+
+    def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
+        counts = before(length, self.max_length)
+        keys, values = jnp.divmod(symbols - self.first_pair, self.symbols)
+        order = jnp.argsort(jnp.where(counts, keys, self.symbols), axis=1)
+        question = RESERVED + jnp.take_along_axis(keys, order, axis=1)
+        target = self.first_value + jnp.take_along_axis(values, order, axis=1)
+        return Batch(
+            jnp.where(counts, symbols, PAD),
+            length,
+            jnp.where(counts, target, PAD),
+            length,
+            jnp.where(counts, order, -1),
+            jnp.where(counts, question, PAD),
+        )

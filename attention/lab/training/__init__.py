@@ -1,0 +1,1 @@
+"""Training: from settings to a trained run, and back from its checkpoint."""

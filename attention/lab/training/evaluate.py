@@ -1,0 +1,156 @@
+"""Evaluation on held-out sequences: what the model produces on its own, and where it looks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Integer
+
+from attention.lab.analysis import metrics
+from attention.lab.analysis.figures import Pixels, attention_maps, pooling_maps
+from attention.lab.analysis.mean_sd import means, sds
+from attention.lab.models.reconstructor import Reconstruction
+from attention.lab.parallel import hosts
+from attention.lab.parallel.devices import split_rows
+from attention.lab.parallel.replicas import over_replicas, replicas, seeds
+from attention.lab.tasks.batch import Batch
+from attention.lab.tasks.digits import Digits
+from attention.lab.training.build import Experiment, Parameters
+from attention.lab.training.streams import Stream, stream_key
+from attention.lab.training.update import Status, TrainState, replicas_with
+
+SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
+
+Report = dict[str, Any]
+Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
+
+
+class Evaluator:
+    """Runs a model on held-out sequences.
+
+    Args:
+      experiment: whose model and task.
+    """
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+        self._settings = experiment.settings.eval
+
+        self.reconstruct = jax.jit(self._reconstruct)
+        self._counts = jax.jit(over_replicas(self._count_all, experiment.mesh, own=3))
+
+    def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
+        model = self._experiment.model(parameters)
+        time = batch.target.shape[1]
+        return model.reconstruct(batch.source, batch.source_length, time, batch.question)
+
+    def report(self, state: TrainState, split: str, lengths: Sequence[int] = ()) -> Report:
+        """The metrics of a split, `validation` or `test`.
+
+        Returns:
+          Under `replicas` for each replica its seed, its step, whether it failed, the metrics
+          of mixed lengths under `all`, and of sequences of exactly each of `lengths` under
+          `by_length`. Beside it `all` and `by_length` again, as the mean over the replicas
+          that did not fail; where there are several replicas, their standard deviation under
+          `sd`.
+        """
+        mixed = self._metrics(state, split, None)
+        of_length = {str(n): self._metrics(state, split, n) for n in lengths}
+        steps, failed = hosts.fetch(state.step), replicas_with(state, Status.FAILED)
+        each = [
+            {
+                "seed": seed,
+                "step": int(steps[number]),
+                "failed": bool(failed[number]),
+                "all": mixed[number],
+                "by_length": {n: metrics[number] for n, metrics in of_length.items()},
+            }
+            for number, seed in enumerate(seeds(self._experiment.settings))
+        ]
+        metrics = [{name: one[name] for name in ("all", "by_length")} for one in each]
+        spread = {"sd": sds(metrics)} if len(each) > 1 else {}
+        return {**means(metrics), **spread, "replicas": each}
+
+    def attention_maps(self, state: TrainState, examples: int = 3) -> Pixels | None:
+        """Where the first replica that did not fail looks in its first validation examples.
+
+        Of images, thrice as many. None for a model that has one context for all steps.
+        """
+        first = int(np.argmin(replicas_with(state, Status.FAILED)))
+        task = self._experiment.task
+        if isinstance(task, Digits):
+            return self._pooling_maps(parameters_of(state, first), task, 3 * examples)
+        padded, rows = self._examples("validation", None)
+        shown = min(examples, rows)
+        batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
+        weights = self.reconstruct(parameters_of(state, first), batch).weights
+        if weights is None:
+            return None
+        drawn = weights, batch.alignment, batch.target_length, batch.source_length
+        return attention_maps(*map(np.asarray, drawn))
+
+    def _pooling_maps(self, parameters: Parameters, task: Digits, examples: int) -> Pixels:
+        batch = task.held_out("validation", jax.random.key(0), examples)
+        weights = self.reconstruct(parameters, batch).weights
+        assert weights is not None
+        patches = weights[:, :, 0].reshape(*weights.shape[:2], *task.grid)
+        return pooling_maps(np.asarray(task.images(batch.source)), np.asarray(patches))
+
+    def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
+        """The metrics of each replica; a failed one has no sequences."""
+        examples, rows = self._examples(split, length)
+        evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
+        counts = hosts.fetch(self._counts(state.parameters, examples, evaluated))
+        return [
+            metrics.ratios({name: np.asarray(count[number]) for name, count in counts.items()})
+            for number in range(len(evaluated))
+        ]
+
+    def _examples(self, split: str, length: int | None) -> tuple[Examples, int]:
+        """Held-out examples of each replica, padded to one shape for all lengths.
+
+        Returns:
+          The examples, with a leading axis of replicas, and how many of each count.
+        """
+        most, size = self._settings.sequences, self._settings.batch_size
+
+        def draw(seed: Integer[Array, ""]) -> Examples:
+            key = stream_key(seed, SPLITS[split])
+            return vars(self._experiment.task.held_out(split, key, most, length))
+
+        examples = jax.vmap(draw)(replicas(self._experiment.settings).seed)
+        rows = examples["source"].shape[1]
+        total = -(-most // size) * size
+
+        def pad(leaf: Array) -> Array:
+            widths = [(0, 0), (0, total - rows)] + [(0, 0)] * (leaf.ndim - 2)
+            return jnp.asarray(np.pad(leaf, widths))
+
+        return jax.tree.map(pad, examples), rows
+
+    def _count_all(
+        self, parameters: Parameters, examples: Examples, rows: Int[Array, ""]
+    ) -> metrics.Counts:
+        """Batch by batch, in one program for any number of rows."""
+        size = self._settings.batch_size
+
+        def count(batch_number: Array) -> metrics.Counts:
+            first = batch_number * size
+            fields = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
+            batch = Batch(**split_rows(fields))
+            counts_row = first + jnp.arange(size) < rows
+            return metrics.count(self._reconstruct(parameters, batch), batch, counts_row)
+
+        start = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(count, 0)
+        )
+        return jax.lax.fori_loop(
+            0, -(-rows // size), lambda n, counts: jax.tree.map(jnp.add, counts, count(n)), start
+        )
+
+
+def parameters_of(state: TrainState, replica: int) -> Parameters:
+    """The parameters of one replica, without the axis of replicas."""
+    return jax.tree.map(lambda leaf: leaf[replica], state.parameters)

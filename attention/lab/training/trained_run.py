@@ -1,0 +1,128 @@
+"""A trained run, back from its checkpoint: evaluated, or asked about a line or a word."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from attention.lab.errors import UsageError
+from attention.lab.parallel.replicas import members
+from attention.lab.runs import checkpoints
+from attention.lab.runs.directory import Run, open_for_evaluation
+from attention.lab.runs.display import report_table
+from attention.lab.settings import check_length
+from attention.lab.tasks import pronunciation, text
+from attention.lab.tasks.batch import PAD
+from attention.lab.training.build import Experiment, build
+from attention.lab.training.evaluate import Evaluator, parameters_of
+from attention.lab.training.update import TrainState, abstract_state, completed
+
+# The tasks whose sources a person can type: how to read one, and to show its tokens.
+READERS = {"cmudict": pronunciation, "text": text}
+
+
+def evaluate(
+    workdir: Path,
+    step: int | None,
+    lengths: Sequence[int] | None,
+    console: Console,
+    replica: int | None = None,
+) -> None:
+    """Evaluates a checkpoint on the test stream, shows the table and writes `eval.json`.
+
+    Args:
+      workdir: the run.
+      step: which checkpoint; None for the newest.
+      lengths: which lengths to report beside the mixture; None for those of the config.
+      console: where to show the table.
+      replica: which replica, from 0; None for all.
+
+    Raises:
+      UsageError: there is no such run, checkpoint, length or replica.
+    """
+    run, experiment, state = _restore(workdir, step, lengths or (), replica)
+    if lengths is None:
+        lengths = experiment.settings.eval.lengths
+    report = Evaluator(experiment).report(state, "test", lengths)
+    which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
+    console.print(report_table(report, f"{workdir}, step {completed(state)}, test{which}"))
+    run.write("eval.json", {"step": completed(state), **report})
+
+
+def reconstruct(
+    workdir: Path, step: int | None, line: str, console: Console, replica: int | None = None
+) -> None:
+    """What the model, the first if there are several, makes of a line or a word, and how.
+
+    Raises:
+      UsageError: there is no such run, checkpoint or replica, its task is not one of
+        `READERS`, or the line does not fit.
+    """
+    _, experiment, state = _restore(workdir, step, (), replica or 0)
+    name = experiment.settings.task.name
+    if name not in READERS:
+        raise UsageError(
+            f"--text={line!r}: the task of {workdir} is {name!r};"
+            " only a run of task 'text' reads lines, and one of 'cmudict' words"
+        )
+    reader = READERS[name]
+    try:
+        batch = reader.encode(line, experiment.task.max_length)
+    except ValueError as error:
+        raise UsageError(f"--text={line!r}: {error}") from None
+    output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
+    tokens = np.asarray(output.tokens[0])
+    console.print(f"input   {line}", markup=False, highlight=False)
+    console.print(f"output  {reader.decode(tokens)}", markup=False, highlight=False)
+    if output.weights is None:
+        console.print("one context for the whole line: there is no position for each output token")
+        return
+    weights = np.mean(np.asarray(output.weights[0]), axis=0)
+    console.print(_attended(np.asarray(batch.source[0]), tokens, weights, reader.symbol))
+
+
+def _restore(
+    workdir: Path, step: int | None, lengths: Sequence[int], replica: int | None
+) -> tuple[Run, Experiment, TrainState]:
+    """A run, its experiment and its state; or those of one of its replicas alone."""
+    run, settings, source = open_for_evaluation(workdir)
+    for length in lengths:
+        check_length(settings, length, "--lengths")
+    if replica is not None and not 0 <= replica < settings.num_replicas:
+        raise UsageError(
+            f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_replicas - 1}"
+        )
+    experiment = build(settings, source)
+    state = checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
+    if replica is None:
+        return run, experiment, state
+    only = slice(replica, replica + 1)
+    return (
+        run,
+        replace(experiment, settings=members(settings)[replica]),
+        jax.tree.map(lambda leaf: np.asarray(leaf)[only], state),
+    )
+
+
+def _attended(
+    source: np.ndarray, tokens: np.ndarray, weights: np.ndarray, symbol: Callable[[int], str]
+) -> Table:
+    table = Table(title="largest weight, mean of the heads", title_justify="left")
+    for column in ("output position", "output", "input position", "input", "weight"):
+        table.add_column(column, justify="right")
+    for position, token in enumerate(tokens):
+        if token == PAD:
+            break
+        looked_at = int(np.argmax(weights[position]))
+        table.add_row(
+            str(position),
+            symbol(int(token)),
+            str(looked_at),
+            symbol(int(source[looked_at])),
+            f"{weights[position, looked_at]:.3f}",
+        )
+    return table

@@ -1,1 +1,0 @@
-"""Training: settings, state, the loop, checkpoints, logs."""

@@ -1,0 +1,285 @@
+"""What a person sees who runs `train.py` and `eval.py`."""
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl.testing import flagsaver
+from small import files, small
+
+from attention.lab.parallel import hosts
+from attention.lab.runs.directory import open_for_training
+from attention.lab.training import loop
+from attention.scores import SCORES
+
+ROOT = Path(__file__).parents[1]
+# Of ml_collections, which loads config files in the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+COPY = f"--config={ROOT / 'configs' / 'copy.py'}"
+TINY = [
+    *("--config.train.steps=2", "--config.train.batch_size=3", "--config.task.max_length=3"),
+    *("--config.model.dim=4", "--config.eval.sequences=5", "--config.eval.lengths=(3,)"),
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty directory to work in."""
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+def run(monkeypatch, script, *arguments):
+    """Exit status, standard output and standard error of a script, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the config file before
+    with (
+        flagsaver.flagsaver(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def start(directory, script, *arguments):
+    """A script in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def make_run(path):
+    """A run that has not begun to train, with positions for lengths 1 to 4."""
+    with open_for_training(path, small(), None):
+        pass
+
+
+def assert_refused(done, here, *told):
+    """One line that says what is wrong, exit status 2, and nothing written."""
+    status, out, err = done
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for words in told:
+        assert words in err
+    assert list(here.iterdir()) == []
+
+
+# In processes of their own: they cost seconds each, so they run side by side.
+
+BAD = {
+    "no_config": ([], ["--config is missing", "configs/copy.py"]),
+    "unknown_score": ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
+    "misspelt_field": (
+        [COPY, "--config.train.stepz=5"],
+        ["--config.train.stepz", "shard_parameters, steps"],
+    ),
+    "no_dashes": ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
+    "no_file": (["--config=configs/missing.py"], ["configs/missing.py"]),
+}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The programs under way, and their directories."""
+    programs = {}
+    for name, (arguments, _) in BAD.items():
+        directory = tmp_path_factory.mktemp(name)
+        programs[name] = start(directory, "train.py", *arguments), directory
+    return programs
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_in_one_line_by_the_program(started, name):
+    process, directory = started[name]
+    assert_refused(end(process), directory, *BAD[name][1])
+
+
+def test_training_then_evaluation(here):
+    arguments = [f"{COPY}:scaled_dot", *TINY, "--config.seed=7"]
+    status, out, err = end(start(here, "train.py", *arguments))
+    assert (status, err) == (0, "")
+    assert "score scaled_dot, seed 7, 2 steps of batch 3" in out
+    assert "python eval.py --workdir runs/copy-scaled_dot" in out
+    run = here / "runs" / "copy-scaled_dot"
+    trained = (run / "eval.json").read_bytes()
+    assert list(json.loads(trained)["by_length"]) == ["3"]
+
+    status, out, err = end(start(here, "eval.py", "--workdir", "runs/copy-scaled_dot"))
+    assert (status, err) == (0, "")
+    assert "exact match" in out
+    assert (run / "eval.json").read_bytes() == trained
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("train.steps=-5", ["config.train.steps=-5", "greater than or equal to 1"]),
+        ("train.steps=2.5", ["train.steps", "2.5"]),
+        ("train.steps=many", ["train.steps", "many"]),
+        ("optimizer.learning_rate=nan", ["config.optimizer.learning_rate=nan", "finite"]),
+        ("optimizer.learning_rate=-1", ["config.optimizer.learning_rate=-1", "greater than 0"]),
+        ("model.dropout=1.5", ["config.model.dropout=1.5", "less than 1"]),
+        (
+            "optimizer.name=adagrad",
+            ["config.optimizer.name='adagrad'", "'adam'", "'adamw'", "'sgd'"],
+        ),
+        ("model.decoder=rnn", ["config.model.decoder='rnn'", "'parallel'", "'gru'", "'pooled'"]),
+        ("model.heads=3", ["config.model.heads=3", "config.model.dim=64"]),
+        ("score.name=mpl", ["config.score.name='mpl'", *SCORES]),
+        ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),
+        ("score.options.hiden=5", ["score.options.hiden", "hidden"]),
+        ("eval.lengths=(32,)", ["config.eval.lengths=32", "1 to 16", "config.task.max_length"]),
+        ("modle.dim=5", ["--config.modle", "eval, model, name, num_seeds"]),
+        ("model.dim.size=5", ["--config.model.dim.size", "config.model.dim has no fields"]),
+        ("task.path=x", ["--config.task.path", "max_length, name, symbols"]),
+    ],
+)
+def test_a_bad_setting_is_told_in_one_line(monkeypatch, here, flag, told):
+    assert_refused(run(monkeypatch, "train.py", COPY, f"--config.{flag}"), here, *told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config"], ["config"]),
+        (["--config=."], ["config"]),
+        (["--nonsense=1", COPY], ["nonsense"]),
+        ([COPY, "--workdir=a", "steps=3"], ["'steps=3' is not a flag"]),
+        ([COPY, "--config.task.max_length=2000"], ["config.task.max_length=2000", "1024"]),
+        ([f"{COPY}:no_such:Score"], ["no_such"]),
+    ],
+)
+def test_a_bad_command_is_told_in_one_line(monkeypatch, here, arguments, told):
+    assert_refused(run(monkeypatch, "train.py", *arguments), here, *told)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def get_config(:", ["is not Python"]),
+        ("1 / 0", ["division by zero"]),
+        ("", ["get_config"]),
+        ("import no_such_module", ["no_such_module"]),
+        ("def get_config():\n  return {'train': {}}['model']", ["model"]),
+    ],
+)
+def test_a_bad_config_file_is_told_in_one_line(monkeypatch, here, tmp_path, content, told):
+    (tmp_path / "bad.py").write_text(content)
+    done = run(monkeypatch, "train.py", f"--config={tmp_path / 'bad.py'}")
+    assert_refused(done, here, *told)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, ["No such file or directory"]),
+        (b"", ["0 of 0 distinct lines", "at least 3"]),
+        (b"caf\xe9\nau\nlait", ["not UTF-8", "at byte 3"]),
+        (b"a\nb\n" + 100 * b"c", ["2 of 3 distinct lines have at most 80 bytes"]),
+    ],
+)
+def test_a_bad_text_is_told_in_one_line(monkeypatch, here, tmp_path, content, told):
+    path = tmp_path / "lines.txt"
+    if content is not None:
+        path.write_bytes(content)
+    config = f"--config={ROOT / 'configs' / 'text.py'}"
+    done = run(monkeypatch, "train.py", config, f"--config.task.path={path}")
+    assert_refused(done, here, f"config.task.path='{path}'", *told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], ["--workdir is missing"]),
+        (["--workdir=runs/nowhere"], ["--workdir=runs/nowhere", "no run here"]),
+        (["runs/nowhere"], ["'runs/nowhere' is not a flag"]),
+        (["--workdir=a", "--lengths=8;16"], ["--lengths=8;16", "8,16,32"]),
+        (["--workdir=a", "--lengths="], ["--lengths="]),
+        (["--workdir=a", "--step=last"], ["step", "last"]),
+        (["--workdir=a", "--replica=first"], ["replica", "first"]),
+        (["--workdir=a", "--text=a", "--lengths=8"], ["--text", "--lengths"]),
+    ],
+)
+def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told):
+    assert_refused(run(monkeypatch, "eval.py", *arguments), here, *told)
+
+
+def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):
+    make_run(here / "mine")
+    before = files(here)
+    status, _, err = run(monkeypatch, "train.py", COPY, "--workdir=mine")
+    assert status == 2
+    assert err.startswith("error: --workdir=mine: holds another experiment (config.name: ")
+    assert err.count("\n") == 1
+    assert files(here) == before
+
+
+def test_a_replica_that_is_not_there_is_told_in_one_line(monkeypatch, here):
+    make_run(here / "mine")
+    status, out, err = run(monkeypatch, "eval.py", "--workdir=mine", "--replica=1")
+    assert (status, out) == (2, "")
+    assert err == "error: --replica=1: the replicas of mine are 0 to 0\n"
+
+
+def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
+    make_run(here / "mine")
+    before = files(here)
+    status, out, err = run(monkeypatch, "eval.py", "--workdir=mine", "--lengths=2,32")
+    assert (status, out) == (2, "")
+    assert err.startswith("error: --lengths=32: the model has positions for lengths 1 to 4")
+    assert err.count("\n") == 1
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("error", [loop.TrainingError("no\nhope"), OSError("no hope")])
+def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "train", fail)
+    assert run(monkeypatch, "train.py", COPY) == (1, "", "error: no hope\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(OSError("disk full"), "error: disk full\n"), (loop.TrainingError("no"), "")],
+)
+def test_of_several_processes_each_tells_what_went_wrong_in_it_alone(monkeypatch, error, told):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    assert run(monkeypatch, "train.py", COPY) == (1, "", told)
+
+
+def test_a_bad_config_is_told_before_processes_meet(monkeypatch, here):
+    monkeypatch.setattr(hosts, "join", lambda *_: pytest.fail("they met"))
+    done = run(monkeypatch, "train.py", COPY, "--config.train.steps=-5")
+    assert_refused(done, here, "config.train.steps=-5")

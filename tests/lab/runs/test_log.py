@@ -1,0 +1,115 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+from small import small
+from tensorboardX.proto.event_pb2 import Event
+
+from attention.lab.runs.log import Log
+
+
+def lines(path):
+    return list(map(json.loads, (path / "metrics.jsonl").read_text().splitlines()))
+
+
+def events(path):
+    for file in sorted(path.rglob("*tfevents*")):
+        data = file.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            yield Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+
+
+def summaries(path):
+    """What TensorBoard would show: tag, step, value."""
+    return [
+        (value.tag, event.step, value) for event in events(path) for value in event.summary.value
+    ]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A log with everything in it."""
+    path = tmp_path_factory.mktemp("log")
+    with Log(path, small(), 0) as log:
+        log.scalars(5, "train", {0: {"loss": 0.25, "nothing": None}})
+        log.image(5, "attention", np.full((3, 7, 3), 11, np.uint8))
+        log.result(5, {"exact_match": 0.5, "by_head": [1.0], "nothing": None})
+    return path
+
+
+def test_metrics_are_lines_of_json(written):
+    assert lines(written) == [{"step": 5, "kind": "train", "loss": 0.25, "nothing": None}]
+
+
+def test_several_seeds_have_a_line_each_and_their_mean_in_tensorboard(tmp_path):
+    with Log(tmp_path, small({"num_seeds": 2, "seed": 3}), 0) as log:
+        log.scalars(5, "train", {0: {"loss": 0.25}, 1: {"loss": 0.75}})
+    assert lines(tmp_path) == [
+        {"step": 5, "kind": "train", "replica": 0, "seed": 3, "loss": 0.25},
+        {"step": 5, "kind": "train", "replica": 1, "seed": 4, "loss": 0.75},
+    ]
+    assert [v.simple_value for tag, _, v in summaries(tmp_path) if tag == "train/loss"] == [0.5]
+
+
+def test_tensorboard_has_the_scalars(written):
+    scalars = [
+        (step, value.simple_value) for tag, step, value in summaries(written) if tag == "train/loss"
+    ]
+    assert scalars == [(5, 0.25)]
+    assert "train/nothing" not in {tag for tag, _, _ in summaries(written)}
+
+
+def test_tensorboard_has_the_image(written):
+    (image,) = [(step, v.image) for tag, step, v in summaries(written) if tag == "attention"]
+    assert (image[0], image[1].height, image[1].width) == (5, 3, 7)
+
+
+def test_tensorboard_has_the_config_as_text(written):
+    (text,) = [v for tag, _, v in summaries(written) if tag.startswith("config")]
+    shown = text.tensor.string_val[0].decode()
+    assert json.loads(shown.strip("`\n")) == json.loads(small().model_dump_json())
+
+
+def test_tensorboard_has_the_hyper_parameters_beside_the_result(written):
+    by_tag = {tag: value for tag, _, value in summaries(written)}
+    hparams = by_tag["_hparams_/session_start_info"].metadata.plugin_data.content
+    assert b"optimizer.learning_rate" in hparams
+    assert b"score.options.hidden" in hparams
+    assert by_tag["test/exact_match"].simple_value == 0.5
+
+
+def test_what_a_killed_run_logged_beyond_its_checkpoint_is_dropped(tmp_path):
+    with Log(tmp_path, small(), 0) as log:
+        for step in (5, 10, 15):
+            log.scalars(step, "train", {0: {"loss": float(step)}})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "kind": "tr')
+    with Log(tmp_path, small(), 10) as log:
+        log.scalars(12, "train", {0: {"loss": 12.0}})
+    assert [line["step"] for line in lines(tmp_path)] == [5, 10, 12]
+
+
+def test_a_half_written_line_is_dropped_also_if_it_is_the_only_one(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3')
+    with Log(tmp_path, small(), 10) as log:
+        log.scalars(11, "train", {0: {}})
+    assert lines(tmp_path) == [{"step": 11, "kind": "train"}]
+
+
+def test_everything_is_on_disk_after_a_flush(tmp_path):
+    with Log(tmp_path, small(), 0) as log:
+        log.scalars(5, "train", {0: {"loss": 0.25}})
+        log.flush()
+        assert [line["step"] for line in lines(tmp_path)] == [5]
+        assert "train/loss" in {tag for tag, _, _ in summaries(tmp_path)}
+
+
+@pytest.mark.parametrize("step", [0, 10])  # 0: of a run killed before its first checkpoint
+def test_a_run_tells_tensorboard_to_forget_what_it_repeats(tmp_path, step):
+    with Log(tmp_path, small(), step):
+        pass
+    told = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert told == [step + 1]

@@ -1,0 +1,116 @@
+"""Every config with every score, shrunk, takes two steps."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small import compiled_once, train_quietly, untrained
+
+from attention.lab.settings import read_settings
+from attention.lab.training.build import PACKAGED, SYNTHETIC, build, read_source
+from attention.lab.training.update import abstract_state, completed, make_train
+from attention.scores import SCORES
+
+CONFIGS = {path.stem: path for path in Path(__file__).parents[1].glob("configs/*.py")}
+
+
+def load(name, *score):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*score)
+
+
+def shrunk(name, *score):
+    """The settings of a config, made small in all that costs time."""
+    config = load(name, *score)
+    if "max_length" in config.task:
+        config.task.max_length = 7
+    config.model.heads = 6 if config.model.heads > 1 else 1
+    config.model.dim = 6
+    config.model.normalizer = "softmax"  # others have no gradient where weights are zero
+    config.train.steps = 2
+    config.train.batch_size = 3
+    config.eval.sequences = 5
+    config.eval.batch_size = 5
+    config.eval.lengths = ()
+    return read_settings(config.to_dict())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(tmp_path_factory):
+    with compiled_once(tmp_path_factory.mktemp("compiled")):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_tenth_of_the_data():
+    """Reading it all takes longer than what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, packaged in list(PACKAGED.items()):
+            patch.setitem(PACKAGED, name, functools.partial(tenth, packaged))
+        yield
+
+
+@functools.cache
+def tenth(packaged):
+    return b"\n".join(packaged().splitlines()[::10])
+
+
+def test_the_promised_configs_are_there():
+    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled", *SYNTHETIC, *PACKAGED}
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_takes_every_score(name, score):
+    """Building asks the model for an output, at the sizes of the config."""
+    settings = read_settings(load(name, score).to_dict())
+    assert (settings.name, settings.score.name) == (name, score)
+    experiment = build(settings, read_source(settings))
+    assert jax.tree.leaves(abstract_state(experiment).parameters)
+
+
+STATIC = ("uniform", "linear", "mlp_pooling")
+
+# Of each decoder, its first config: what the others change is in no program of its own. Data of
+# packages take longer to read than to train on here.
+DECODERS = {
+    load(name).model.decoder: name
+    for name in sorted(CONFIGS, reverse=True)
+    if load(name).task.name not in PACKAGED
+}
+
+
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("name", DECODERS.values(), ids=DECODERS)
+def test_every_decoder_makes_updates_with_every_score(name, score):
+    settings = shrunk(name, score)
+    experiment = build(settings, read_source(settings))
+    state = untrained(experiment)
+    before = jax.tree.map(np.asarray, state.parameters)
+    state, metrics = make_train(experiment)(state, experiment.task, 2)
+    assert completed(state) == 2
+    assert np.isfinite(metrics["loss"]).all()
+    unmoved = [
+        jax.tree_util.keystr(path)
+        for path, moved in jax.tree_util.tree_leaves_with_path(
+            jax.tree.map(lambda a, b: not np.array_equal(a, b), before, state.parameters)
+        )
+        if not moved
+    ]
+    # The parameters that only make queries, of which these scores see none, and what weighs scores
+    # that are all zero.
+    idle = ["quer"] * (score in STATIC) + ["content", "again"] * (score == "uniform")
+    assert all(any(name in path for name in idle) for path in unmoved)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_trains_to_its_end(name, tmp_path):
+    status, shown = train_quietly(shrunk(name), tmp_path / "run")
+    assert status == 0
+    assert "step 2/2" in shown
+    assert (tmp_path / "run" / "result.json").exists()

