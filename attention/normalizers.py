@@ -140,4 +140,8 @@ NORMALIZERS: dict[str, Normalizer] = {
     "sparsemax": sparsemax,
     "entmax15": entmax15,
 }
-SPARSE = ("sparsemax", "entmax15")  # whose weights can be zero, and then pass on no gradient
+SPARSE = (sparsemax, entmax15)  # whose weights can be zero, and then pass on no gradient
+
+
+def find_normalizer(name):
+    return name if callable(name) else NORMALIZERS[name]

@@ -12,12 +12,11 @@ any pronunciation counted as right, stress left out, seeds 100 and 101: phoneme 
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="cmudict")
-    config.name = "cmudict"
     config.task.max_length = 16
     config.model.decoder = "gru"
     config.model.mixer = "gru"

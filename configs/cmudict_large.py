@@ -17,12 +17,11 @@ million parameters, for a GPU; that was not run.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="cmudict")
-    config.name = "cmudict_large"
     config.task.max_length = 16
     if "hidden" in config.score.options:
         config.score.options.hidden = 128

@@ -9,12 +9,11 @@ copy: its weights are the same for every query.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score)
-    config.name = "copy"
     config.task.symbols = 64
     config.task.max_length = 16
     config.train.steps = 400

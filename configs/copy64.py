@@ -8,12 +8,11 @@
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score)
-    config.name = "copy64"
     config.task.symbols = 64
     config.task.max_length = 64
     config.train.batch_size = 32

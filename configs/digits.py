@@ -14,12 +14,11 @@ mean 0.9631 ± 0.0054, mlp_pooling 0.9691 ± 0.0084, linear 0.9686 ± 0.0050.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp_pooling") -> ConfigDict:
     config = default_config(score, task="digits")
-    config.name = "digits"
     config.task.patch = 2
     config.model.decoder = "pooled"
     config.model.heads = 8

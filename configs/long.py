@@ -9,19 +9,13 @@ Seeds 140 to 144, 32 sequences of each length, mlp and bilinear, copy and revers
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
-    config = default_config(score)
-    config.name = "long"
+    config = default_config(score, decoder="location")
     config.task.symbols = 64
     config.task.max_length = 16
-    config.model.decoder = "location"
-    config.model.mixer = "convolution"
-    config.model.positions = "none"
-    config.model.normalizer = "sparsemax"
-    config.model.embedding_std = 0.25
     config.train.batch_size = 64
     config.train.steps = 2400
     config.train.eval_every_steps = 1200

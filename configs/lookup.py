@@ -15,12 +15,11 @@ linear and mlp_pooling 0.0000, 0.1000 of the answers. 6 to 14 s of CPU time a ru
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="lookup")
-    config.name = "lookup"
     config.task.symbols = 10
     config.task.max_length = 10
     config.model.positions = "none"  # a dictionary has no order

@@ -9,12 +9,11 @@
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "linear") -> ConfigDict:
     config = default_config(score)
-    config.name = "pooled"
     config.task.symbols = 32
     config.task.max_length = 8
     config.model.decoder = "pooled"

@@ -12,12 +12,11 @@ exact match of mixed lengths and at 4 pairs: mlp 0.9999 ± 0.0003 (worst 0.9990)
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="recall")
-    config.name = "recall"
     config.task.symbols = 1024
     config.task.max_length = 4
     config.task.span = 64

@@ -12,19 +12,13 @@ alignment is 0, and the output right.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
-    config = default_config(score, task="reverse")
-    config.name = "reverse"
+    config = default_config(score, task="reverse", decoder="location")
     config.task.symbols = 64
     config.task.max_length = 16
-    config.model.decoder = "location"
-    config.model.mixer = "convolution"
-    config.model.positions = "none"
-    config.model.normalizer = "sparsemax"
-    config.model.embedding_std = 0.25
     config.train.batch_size = 64
     config.train.steps = 2000
     config.train.eval_every_steps = 1000

@@ -10,12 +10,11 @@ mixed lengths 0.9994 ± 0.0005 and 1.0000.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="selective_copy")
-    config.name = "selective_copy"
     config.task.symbols = 64
     config.task.max_length = 16
     config.task.span = 32

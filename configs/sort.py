@@ -10,12 +10,11 @@ updates.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="sort")
-    config.name = "sort"
     config.task.symbols = 32
     config.task.max_length = 16
     config.model.decoder = "gru"

@@ -14,20 +14,14 @@ Five seeds take 5 minutes of one CPU core to reverse, 8 to duplicate.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
-    config = default_config(score, task="reverse")
-    config.name = "strings"
+    config = default_config(score, task="reverse", decoder="location")
     config.task.symbols = 2
     config.task.max_length = 40
     config.task.length_distribution = "log_uniform"
-    config.model.decoder = "location"
-    config.model.mixer = "convolution"
-    config.model.positions = "none"
-    config.model.normalizer = "sparsemax"
-    config.model.embedding_std = 0.25
     config.model.heads = 4
     config.model.dim = 32
     config.train.batch_size = 16

@@ -10,12 +10,11 @@ was 0.9659 on one seed of three.
 
 from ml_collections import ConfigDict
 
-from attention.lab.settings import default_config
+from attention.lab.configs import default_config
 
 
 def get_config(score: str = "mlp") -> ConfigDict:
     config = default_config(score, task="text")
-    config.name = "text"
     config.task.path = ""  # the founding documents of the United States, shipped here
     config.train.steps = 2000
     config.train.batch_size = 32

@@ -1,143 +1,53 @@
 """Every setting of an experiment: its name, type, default, range and meaning.
 
-This is the one place that defines them. A config file starts from `default_config()` and
-changes what its experiment is about; `read_settings` turns the config back into these
-checked, frozen objects, which are all the code below the command line ever sees.
+What any experiment has is defined here; what a task, an encoder or a decoder brings along is
+defined where that class is. A config file starts from `configs.default_config` and changes what
+its experiment is about; `read_settings` turns the config back into these checked, frozen objects,
+which are all the code below the command line ever sees.
 """
 
+import functools
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from ml_collections import ConfigDict
-from pydantic import BaseModel, Field, ValidationError
-from pydantic import ConfigDict as ModelConfig
+from pydantic import Field, ValidationError, create_model
 
+from attention.biases import BIASES
 from attention.lab.errors import UsageError
+from attention.lab.fields import Option, Section, options_of, section_with
+from attention.lab.models.decoder import Decoder
+from attention.lab.models.decoders import DECODERS
+from attention.lab.models.encoder import Encoder
+from attention.lab.models.encoders import ENCODERS
+from attention.lab.tasks.catalogue import DEFAULT, TASKS
+from attention.lab.tasks.task import Task, TaskSettings
+from attention.names import find_named
+from attention.normalizers import NORMALIZERS
 
 NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
-
-
-class Section(BaseModel):
-    """Frozen, closed and strictly typed."""
-
-    model_config = ModelConfig(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+NO_BIAS = "none"  # in the place of a bias's name
+OF_THE_TASK = "auto"  # in the place of an encoder's name: the one that the task's sources need
 
 
 class ScoreSettings(Section):
     """Which score, and its options."""
 
     name: str = "mlp"  # of attention.scores.SCORES, or module:Name; none: no attention
-    options: dict[str, Any] = {}
-
-
-class SymbolsSettings(Section):
-    """Random sequences."""
-
-    name: str
-    symbols: int = Field(64, ge=1)
-    max_length: int = Field(16, ge=1, le=1024)
-    length_distribution: Literal["uniform", "log_uniform"] = "uniform"  # of training
-
-
-class CopySettings(SymbolsSettings):
-    """Reproduce them."""
-
-    name: Literal["copy"] = "copy"
-
-
-class ReverseSettings(SymbolsSettings):
-    """Reproduce them from the end."""
-
-    name: Literal["reverse"] = "reverse"
-
-
-class SortSettings(SymbolsSettings):
-    """Reproduce them in rising order; needs at least `max_length` symbols."""
-
-    name: Literal["sort"] = "sort"
-
-
-class DuplicateSettings(SymbolsSettings):
-    """Reproduce them twice."""
-
-    name: Literal["duplicate"] = "duplicate"
-
-
-class SelectiveCopySettings(SymbolsSettings):
-    """Reproduce them from among blanks."""
-
-    name: Literal["selective_copy"] = "selective_copy"
-    span: int = Field(32, ge=1, le=1024)  # symbols and blanks of a source
-
-
-class RecallSettings(SymbolsSettings):
-    """Tell the values of keys, listed once, that come again; keys and values share the symbols."""
-
-    name: Literal["recall"] = "recall"
-    span: int = Field(64, ge=1, le=1024)  # a source: pairs, questions and blanks
-
-
-class LookupSettings(SymbolsSettings):
-    """Tell the values of the keys of a dictionary; as many keys as values, `symbols`."""
-
-    name: Literal["lookup"] = "lookup"
-
-
-class TextSettings(Section):
-    """The lines of a UTF-8 file."""
-
-    name: Literal["text"] = "text"
-    path: str = ""  # the text shipped with the package
-    max_length: int = Field(80, ge=1, le=1024)  # in bytes; longer lines are left out
-    crop_fraction: float = Field(0.5, ge=0, le=1)  # of the training examples: pieces of lines
-
-
-class CmudictSettings(Section):
-    """Words of the CMU Pronouncing Dictionary to pronounce; needs the extra `tasks`."""
-
-    name: Literal["cmudict"] = "cmudict"
-    max_length: int = Field(16, ge=1, le=1024)  # letters, and phonemes; longer ones are left out
-
-
-class DigitsSettings(Section):
-    """Images of scikit-learn's handwritten digits to classify; needs the extra `tasks`."""
-
-    name: Literal["digits"] = "digits"
-    patch: Literal[1, 2, 4] = 2  # pixels, the side of a patch of the 8 × 8
-
-    @property
-    def max_length(self) -> int:
-        """Patches of an image."""
-        return (8 // self.patch) ** 2
-
-
-TaskSettings = (
-    CmudictSettings
-    | CopySettings
-    | DigitsSettings
-    | DuplicateSettings
-    | LookupSettings
-    | RecallSettings
-    | ReverseSettings
-    | SelectiveCopySettings
-    | SortSettings
-    | TextSettings
-)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelSettings(Section):
-    """Encoder, attention and decoder."""
+    """Encoder, attention and decoder; what each of these brings along are further fields."""
 
-    decoder: Literal["parallel", "location", "pooled", "elman", "gru", "lstm"] = "parallel"
-    mixer: Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"] = "none"
-    positions: Literal["none", "learned", "sinusoidal", "rotary"] = "learned"
-    queries: Literal["learned", "shared"] = "learned"  # of decoder parallel, one a position or one
+    encoder: str = OF_THE_TASK  # of ENCODERS, or module:Name; auto: as the task's sources need
+    decoder: str = "parallel"  # of DECODERS, or module:Name
     dim: int = Field(64, ge=1)
     heads: int = Field(1, ge=1)
-    normalizer: Literal["softmax", "sigmoid", "sparsemax", "entmax15"] = "softmax"
-    bias: Literal["none", "relative", "alibi"] = "none"  # of positions, with decoder parallel
+    normalizer: str = "softmax"  # of attention.normalizers.NORMALIZERS, or module:name
+    bias: str = NO_BIAS  # of attention.biases.BIASES, or module:Name
     embedding_std: float = Field(0.5, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)  # on the memory, in training
 
 
 class OptimizerNumbers(Section):
@@ -186,12 +96,12 @@ class EvalSettings(Section):
 class Settings(Section):
     """An experiment."""
 
-    name: str = "experiment"
+    name: str = "experiment"  # that of the config file
     seed: int = Field(0, ge=0, lt=2**32)
     num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
     replicas: tuple[ReplicaSettings, ...] = ()  # or each named: what a sweep trains together
     score: ScoreSettings = ScoreSettings()
-    task: TaskSettings = Field(CopySettings(), discriminator="name")
+    task: TaskSettings
     model: ModelSettings = ModelSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     train: TrainSettings = TrainSettings()
@@ -199,41 +109,30 @@ class Settings(Section):
 
     @property
     def num_replicas(self) -> int:
-        """How many are trained together."""
+        """How many replicas are trained together."""
         return len(self.replicas) or self.num_seeds
 
 
-def default_config(score: str = "mlp", *, task: str = "copy") -> ConfigDict:
-    """The defaults as a config to change: this score with its options, and this task."""
-    settings = Settings.model_validate(
-        {"score": {"name": score, "options": default_options(score)}, "task": {"name": task}}
-    )
-    return ConfigDict(settings.model_dump())
+# From a config.
 
 
-def default_options(score: str) -> dict[str, Any]:
-    """The options of a score, with their defaults; the absence of one has none.
-
-    Raises:
-      ValueError: no such score.
-    """
-    from attention.scores import find_score, score_options
-
-    return {} if score == NO_ATTENTION else score_options(find_score(score))
-
-
-def read_settings(config: dict[str, Any]) -> Settings:
+def read_settings(config: Mapping[str, Any]) -> Settings:
     """The checked settings of a config.
 
+    Args:
+      config: nested dictionaries; what is absent has its default.
+
     Raises:
-      UsageError: a field is unknown, of the wrong type or out of range; the message names
-        field, value and choices.
+      UsageError: a field or a value is not what it must be; all of them are told, each with
+        its dotted path, or else the first that does not fit another.
     """
     try:
-        settings = Settings.model_validate(config)
+        settings = _class_of(config).model_validate(config)
     except ValidationError as error:
         raise UsageError("; ".join(map(_one_line, error.errors()))) from None
     model = settings.model
+    find_choice("config.model.normalizer", NORMALIZERS, model.normalizer)
+    find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias)
     if model.dim % model.heads:
         raise UsageError(
             f"config.model.heads={model.heads}: must divide config.model.dim={model.dim},"
@@ -254,26 +153,140 @@ def read_settings(config: dict[str, Any]) -> Settings:
     return settings
 
 
+def from_json(config: Mapping[str, Any]) -> Settings:
+    """The checked settings of a config that came from JSON, which has lists for tuples.
+
+    Raises:
+      UsageError: as `read_settings`.
+    """
+    return read_settings(_with_tuples(config))
+
+
 def check_length(settings: Settings, length: int, where: str) -> None:
     """Refuses a length that the model has no positions for, or the task no sequences of.
 
+    Args:
+      settings: the experiment.
+      length: to evaluate at.
+      where: the length came from, for the error message.
+
     Raises:
-      UsageError: naming `where` the length came from.
+      UsageError: the length is refused.
     """
     longest = settings.task.max_length
-    if length < 1 or (length > longest and not _is_unbounded(settings)):
+    if length < 1 or (length > longest and not _has_any_length(settings)):
         raise UsageError(
             f"{where}={length}: the model has positions for lengths 1 to {longest}"
             " (config.task.max_length)"
         )
 
 
-def _is_unbounded(settings: Settings) -> bool:
+def _has_any_length(settings: Settings) -> bool:
     """Whether any length can be drawn, and no parameter of the model belongs to a position."""
-    model = settings.model
-    bounded = {"parallel": model.queries == "learned", "pooled": True}.get(model.decoder, False)
-    has_longer = settings.task.name in ("copy", "duplicate", "reverse")
-    return has_longer and model.positions != "learned" and not bounded
+    options = settings.model.model_dump()
+    parts = encoder_of(settings), decoder_of(settings)
+    return task_of(settings).any_length and all(part.any_length(options) for part in parts)
+
+
+# What a config chooses by name.
+
+
+def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
+    """What a config chooses by name: what the package has, or a user's own.
+
+    Args:
+      field: dotted path of the field.
+      choices: what the package has, by name.
+      name: a key of the choices, or a path `module:Name`.
+
+    Raises:
+      UsageError: there is no such thing; the message names the choices.
+    """
+    if name not in choices and ":" not in name:
+        listed = ", ".join(map(repr, choices))
+        raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
+    try:
+        return find_named(field.split(".")[1], choices, name)
+    except ValueError as error:
+        raise UsageError(f"{field}={name!r}: {error}") from None
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of a task, of `TASKS` or a user's own.
+
+    Raises:
+      UsageError: there is none of this name.
+    """
+    return _class("config.task.name", TASKS, name, Task)
+
+
+def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
+    """The class of an encoder, of `ENCODERS` or a user's own; for `auto`, that of the task.
+
+    Raises:
+      UsageError: there is none of this name.
+    """
+    name = task.encoder if name == OF_THE_TASK else name
+    return _class("config.model.encoder", ENCODERS, name, Encoder)
+
+
+def find_decoder(name: str) -> type[Decoder]:
+    """The class of a decoder, of `DECODERS` or a user's own.
+
+    Raises:
+      UsageError: there is none of this name.
+    """
+    return _class("config.model.decoder", DECODERS, name, Decoder)
+
+
+def task_of(settings: Settings) -> type[Task]:
+    """The class of the task."""
+    return find_task(settings.task.name)
+
+
+def encoder_of(settings: Settings) -> type[Encoder]:
+    """The class of the encoder."""
+    return find_encoder(settings.model.encoder, task_of(settings))
+
+
+def decoder_of(settings: Settings) -> type[Decoder]:
+    """The class of the decoder."""
+    return find_decoder(settings.model.decoder)
+
+
+def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
+    found = find_choice(field, choices, name)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
+    return found
+
+
+def _class_of(config: Mapping[str, Any]) -> type[Settings]:
+    """The class of settings with the fields of the task, encoder and decoder that are chosen."""
+    task = find_task(_name(config, "task", "name", DEFAULT))
+    encoder = find_encoder(_name(config, "model", "encoder", OF_THE_TASK), task)
+    return _class_with(task, encoder, find_decoder(_name(config, "model", "decoder", "parallel")))
+
+
+def _name(config: Mapping[str, Any], section: str, field: str, default: str) -> str:
+    """A name that a config has; the default where it has none, or no name: pydantic tells that."""
+    fields = config.get(section)
+    name = fields.get(field) if isinstance(fields, Mapping) else None
+    return name if isinstance(name, str) else default
+
+
+@functools.cache
+def _class_with(task: type[Task], encoder: type[Encoder], decoder: type[Decoder]) -> type[Settings]:
+    # The fields of what is not chosen stay, so that a config keeps its fields when a flag chooses
+    # another decoder; `limits` refuses what the one that is chosen would have to ignore.
+    options: dict[str, Option] = {}
+    for part in (*ENCODERS.values(), *DECODERS.values(), encoder, decoder):
+        options |= options_of(part)
+    model: Any = section_with(ModelSettings, options)
+
+    return create_model(
+        "Settings", __base__=Settings, task=(task.settings(), ...), model=(model, model())
+    )
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:
@@ -288,9 +301,14 @@ def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dic
     return found
 
 
+def _with_tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that settings are made of."""
+    if isinstance(value, Mapping):
+        return {name: _with_tuples(item) for name, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
 def _one_line(error: Any) -> str:
-    names = [str(part) for part in error["loc"]]
-    if names[0] == "task" and len(names) > 2:
-        del names[1]  # pydantic puts the task's name between
+    names = ".".join(str(part) for part in error["loc"])
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"config.{'.'.join(names)}={error['input']!r}: {message}"
+    return f"config.{names}={error['input']!r}: {message}"

@@ -6,6 +6,8 @@ several references the one that takes the fewest edits counts. The word error ra
 words whose output is none of the references.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -64,6 +66,19 @@ def error_counts(
         "edits": jnp.sum(jnp.where(counts_row, fewest, 0)),
         "reference_symbols": jnp.sum(jnp.where(counts_row, symbols, 0)),
         "missed": jnp.sum((fewest > 0) & counts_row),
+    }
+
+
+def error_ratios(counts: Mapping[str, int]) -> dict[str, float | None]:
+    """The error rates of summed `error_counts`; null where there is nothing to count.
+
+    Args:
+      counts: the sums, and the number of `sequences`.
+    """
+    symbols, words = int(counts["reference_symbols"]), int(counts["sequences"])
+    return {
+        "phoneme_error_rate": int(counts["edits"]) / symbols if symbols else None,
+        "word_error_rate": int(counts["missed"]) / words if words else None,
     }
 
 

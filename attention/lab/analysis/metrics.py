@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from attention.lab.analysis.dependence import departures
-from attention.lab.analysis.error_rates import error_counts
 from attention.lab.models.reconstructor import Reconstruction
 from attention.lab.tasks.batch import Batch
 
@@ -24,8 +23,7 @@ def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"
       whose largest weight lies on the gold source token, first for the mean of the heads,
       then for each head; `alignable`, the target tokens that have a gold source token;
       `departing`, those that look elsewhere than most of their sequence, and how many could
-      (`comparable`), for the mean of the heads. And the `error_counts`, where there are
-      references.
+      (`comparable`), for the mean of the heads.
     """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
@@ -43,8 +41,6 @@ def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"
         counts["alignable"] = jnp.sum(counts_token & (batch.alignment >= 0))
         departing, comparable = departures(looked_at[:, 0], counts_token)
         counts |= {"departing": jnp.sum(departing), "comparable": jnp.sum(comparable)}
-    if batch.references is not None:
-        counts |= error_counts(output.tokens, batch.references, counts_row)
     return counts
 
 
@@ -56,7 +52,7 @@ def ratios(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
 
     tokens = counts["tokens"]
     aligned = [share(n, counts["alignable"]) for n in np.asarray(counts.get("aligned", []))]
-    metrics = {
+    return {
         "sequences": int(counts["sequences"]),
         "token_accuracy": share(counts["right"], tokens),
         "exact_match": share(counts["exact"], counts["sequences"]),
@@ -64,10 +60,6 @@ def ratios(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
         "alignment_accuracy_by_head": aligned[1:] if aligned else None,
         "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
     }
-    if "edits" in counts:
-        metrics["phoneme_error_rate"] = share(counts["edits"], counts["reference_symbols"])
-        metrics["word_error_rate"] = share(counts["missed"], counts["sequences"])
-    return metrics
 
 
 def _with_mean(

@@ -6,7 +6,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from attention.lab.commands.command_line import refuse
-from attention.lab.configs import load, read_config
+from attention.lab.configs import CHOICES, change, load, read_config
 from attention.lab.errors import UsageError
 from attention.lab.settings import Settings
 
@@ -25,8 +25,9 @@ def settings_of(named: str | None, rest: Sequence[str]) -> Settings:
         raise UsageError("--config is missing: name a config file, such as configs/copy.py")
     file, *score = named.split(":", 1)
     config = load(file, *score)
+    change(config, _choices_in(rest))  # first, for they decide which fields there are
     flag_values, arguments = flags.FlagValues(), ["", *rest]
-    refuse_unknown_fields(config, rest)
+    _refuse_unknown_fields(config, rest)
     try:
         config_flags.DEFINE_config_dict(
             "config", config, flag_values=flag_values, sys_argv=arguments
@@ -38,7 +39,18 @@ def settings_of(named: str | None, rest: Sequence[str]) -> Settings:
     return read_config(config)
 
 
-def refuse_unknown_fields(config: ConfigDict, rest: Sequence[str]) -> None:
+def _choices_in(rest: Sequence[str]) -> dict[str, str]:
+    """What flags say of the fields whose value decides which other fields there are."""
+    values = {}
+    for argument, following in zip(rest, [*rest[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        field = name.removeprefix("config.")
+        if argument.startswith("-") and field in CHOICES:
+            values[field] = value if equals else following
+    return values
+
+
+def _refuse_unknown_fields(config: ConfigDict, rest: Sequence[str]) -> None:
     """Refuses flags `--config.…` of fields that are not there.
 
     Raises:

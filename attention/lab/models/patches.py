@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from attention.lab.models.encoders import Encoder
+from attention.lab.models.encoder import Encoder
 
 
 class PatchEncoder(Encoder):

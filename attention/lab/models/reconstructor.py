@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from attention.lab.models.decoders import Decoder
-from attention.lab.models.encoders import Encoder
+from attention.lab.models.decoder import Decoder
+from attention.lab.models.encoder import Encoder
 from attention.lab.tasks.batch import END, PAD, Batch, Source, before
 from attention.pytrees import register_dataclass
 

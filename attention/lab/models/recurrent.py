@@ -1,7 +1,7 @@
 """The recurrent decoder: with attention that of Bahdanau et al., without it a plain seq2seq."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +10,13 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from attention import masks
 from attention.lab.models.cells import CELLS, CellName, carry_of, state_of
+from attention.lab.models.decoder import Decoder, Lengths, Logits, Memory, Tokens, Weights
 from attention.lab.tasks.batch import PAD, before
 from attention.layers import Attention
-
-Logits = Float[Array, "batch time vocabulary"]
-Memory = Float[Array, "batch source_time dim"]
-Tokens = Int[Array, "batch time"]
-Weights = Float[Array, "batch heads time source_time"]
+from attention.normalizers import Normalizer
 
 
-class RecurrentDecoder(nnx.Module):
+class RecurrentDecoder(Decoder):
     """Autoregressive cell whose state is the query (Bahdanau et al., arXiv 1409.0473).
 
     At each step the state before it asks the memory; the cell takes in the context and the
@@ -35,12 +32,18 @@ class RecurrentDecoder(nnx.Module):
       vocabulary: number of tokens.
       time: number of target positions; any number can be asked for.
       dim: size of queries and of memory vectors.
-      cell: name of the cell.
       heads: number of heads.
+      normalizer: name of the normalizer, or one, see `Attention`.
       embedding_std: standard deviation of the initial target embeddings.
       rngs: source of initial parameters.
-      **attention: further arguments of `Attention`, those of the score among them.
+      **options: of the score.
+
+    Attributes:
+      cell_name: name of its cell.
     """
+
+    cell_name: ClassVar[CellName]
+    needs_attention = False
 
     def __init__(
         self,
@@ -49,11 +52,11 @@ class RecurrentDecoder(nnx.Module):
         time: int,
         dim: int,
         *,
-        cell: CellName,
         heads: int = 1,
+        normalizer: str | Normalizer = "softmax",
         embedding_std: float = 0.5,
         rngs: nnx.Rngs,
-        **attention: Any,
+        **options: Any,
     ):
         del time  # there is no parameter a position
         initial = jax.nn.initializers.normal(embedding_std)
@@ -61,14 +64,16 @@ class RecurrentDecoder(nnx.Module):
         self.attention = nnx.data(
             None
             if score is None
-            else Attention(score, dim, dim, heads=heads, rngs=rngs, **attention)
+            else Attention(
+                score, dim, dim, heads=heads, normalizer=normalizer, rngs=rngs, **options
+            )
         )
         inputs = dim if score is None else 2 * dim
         self.start = nnx.Linear(3 * dim, dim, rngs=rngs)
-        self.cell = CELLS[cell](inputs, dim, rngs=rngs)
+        self.cell = CELLS[self.cell_name](inputs, dim, rngs=rngs)
         self.output = nnx.Linear(inputs + dim, vocabulary, rngs=rngs)
 
-    def logits(self, memory: Memory, length: Int[Array, " batch"], target: Tokens) -> Logits:
+    def logits(self, memory: Memory, length: Lengths, target: Tokens) -> Logits:
         previous = jnp.pad(target[:, :-1], ((0, 0), (1, 0)), constant_values=PAD)
 
         def step(carry, token):
@@ -78,9 +83,7 @@ class RecurrentDecoder(nnx.Module):
         _, features = jax.lax.scan(step, self._first_carry(memory, length), previous.T)
         return self.output(jnp.moveaxis(features, 0, 1))
 
-    def greedy(
-        self, memory: Memory, length: Int[Array, " batch"], time: int
-    ) -> tuple[Tokens, Weights | None]:
+    def greedy(self, memory: Memory, length: Lengths, time: int) -> tuple[Tokens, Weights | None]:
         def step(carry_and_token, _):
             carry, token = carry_and_token
             contexts, weights = self._contexts(carry, memory, length, weighed=True)
@@ -92,7 +95,7 @@ class RecurrentDecoder(nnx.Module):
         _, (tokens, weights) = jax.lax.scan(step, start, length=time)
         return tokens.T, None if weights is None else jnp.moveaxis(weights, 0, 2)
 
-    def _first_carry(self, memory: Memory, length: Int[Array, " batch"]) -> PyTree:
+    def _first_carry(self, memory: Memory, length: Lengths) -> PyTree:
         counts = before(length, memory.shape[1])[..., None]
         mean = jnp.sum(jnp.where(counts, memory, 0.0), axis=1) / jnp.maximum(length, 1)[:, None]
         rows = jnp.arange(memory.shape[0])
@@ -101,7 +104,7 @@ class RecurrentDecoder(nnx.Module):
         return carry_of(self.cell, state)
 
     def _contexts(
-        self, carry: PyTree, memory: Memory, length: Int[Array, " batch"], *, weighed: bool
+        self, carry: PyTree, memory: Memory, length: Lengths, *, weighed: bool
     ) -> tuple[list[Array], Float[Array, "batch heads source_time"] | None]:
         """The context that the state asks for, in a list that is empty without attention."""
         if self.attention is None:
@@ -119,3 +122,21 @@ class RecurrentDecoder(nnx.Module):
         embedded = self.embedding[...][token]
         carry, state = self.cell(carry, jnp.concatenate([embedded, *contexts], axis=-1))
         return carry, jnp.concatenate([state, *contexts, embedded], axis=-1)
+
+
+class ElmanDecoder(RecurrentDecoder):
+    """With a plain cell, `tanh(W x + U h)` (Elman, Cognitive Science 14:2, 1990)."""
+
+    cell_name = "elman"
+
+
+class GRUDecoder(RecurrentDecoder):
+    """With a gated recurrent unit (Cho et al., arXiv 1406.1078)."""
+
+    cell_name = "gru"
+
+
+class LSTMDecoder(RecurrentDecoder):
+    """With a long short-term memory (Hochreiter and Schmidhuber, Neural Computation 9:8, 1997)."""
+
+    cell_name = "lstm"

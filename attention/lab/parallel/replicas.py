@@ -48,11 +48,11 @@ class Replica:
         return settings.model_copy(update={name: getattr(self, name) for name in NUMBERS})
 
 
-def replicas(settings: Settings) -> Replica:
-    """All replicas of an experiment."""
-    each = members(settings)
+def all_replicas(settings: Settings) -> Replica:
+    """All replicas of an experiment: each attribute has an axis of them."""
+    optimizers = [member.optimizer for member in members(settings)]
     numbers = {
-        name: np.asarray([getattr(one.optimizer, name) for one in each], np.float32)
+        name: np.asarray([getattr(optimizer, name) for optimizer in optimizers], np.float32)
         for name in NUMBERS
     }
     return Replica(seed=np.asarray(seeds(settings), np.uint32), **numbers)
@@ -60,23 +60,23 @@ def replicas(settings: Settings) -> Replica:
 
 def seeds(settings: Settings) -> list[int]:
     """The seed of each replica."""
-    return [one.seed for one in members(settings)]
+    return [member.seed for member in members(settings)]
 
 
 def members(settings: Settings) -> list[Settings]:
-    """Each replica as an experiment of its own."""
+    """Each replica as an experiment of one replica."""
     if settings.replicas:
         return [
             settings.model_copy(
                 update={
-                    "seed": own.seed,
+                    "seed": replica.seed,
                     "replicas": (),
                     "optimizer": settings.optimizer.model_copy(
-                        update={name: getattr(own, name) for name in NUMBERS}
+                        update={name: getattr(replica, name) for name in NUMBERS}
                     ),
                 }
             )
-            for own in settings.replicas
+            for replica in settings.replicas
         ]
     first = settings.seed
     return [
@@ -89,11 +89,11 @@ def join(experiments: Sequence[Settings]) -> Settings:
     """One experiment, whose replicas are these: of one replica each, alike in what is `shared`."""
     if len(experiments) == 1:
         return experiments[0]
-    own = [
-        ReplicaSettings(seed=one.seed, **one.optimizer.model_dump(include=set(NUMBERS)))
-        for one in experiments
+    replicas = [
+        ReplicaSettings(seed=each.seed, **each.optimizer.model_dump(include=set(NUMBERS)))
+        for each in experiments
     ]
-    return experiments[0].model_copy(update={"replicas": tuple(own)})
+    return experiments[0].model_copy(update={"replicas": tuple(replicas)})
 
 
 def shared(settings: Settings) -> Settings:

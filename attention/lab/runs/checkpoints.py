@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jaxtyping import PyTree
 
 from attention.lab.errors import UsageError
 from attention.lab.parallel import hosts
 from attention.lab.runs.files import write_atomically
-from attention.lab.training.update import TrainState, completed
 
 MANIFEST = "manifest.json"
 
+Arrays = Mapping[str, PyTree]
+
 
 class Checkpoints:
-    """Saves states in the background. A context manager, which waits for the last at its end.
+    """Saves arrays in the background. A context manager, which waits for the last at its end.
 
     Args:
       directory: one directory a step comes to lie here.
@@ -55,14 +58,20 @@ class Checkpoints:
             self._thread.shutdown()
             self._checkpointer.close()
 
-    def save(self, state: TrainState) -> None:
-        """Begins to write a state, once the one before is committed; none is written twice."""
+    def save(self, step: int, arrays: Arrays) -> None:
+        """Begins to write the arrays of a step, once the step before is committed.
+
+        No step is written twice. The arrays may be overwritten as soon as this returns.
+
+        Args:
+          step: updates completed.
+          arrays: pytrees of arrays, by name.
+        """
         self.wait()
-        step = completed(state)
         if step == self._newest:  # to force it would remove what is intact
             return
         self._newest, path = step, self._directory / str(step)
-        copy = jax.tree.map(jnp.copy, vars(state))  # the next update overwrites the state
+        copy = jax.tree.map(jnp.copy, dict(arrays))  # the next update overwrites them
         # Force: what lies there was left by a kill or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
         self._pending = self._thread.submit(self._commit, path)
@@ -92,12 +101,14 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def restore(directory: Path, like: TrainState, step: int | None = None) -> TrainState:
-    """The state of a step, or of the newest step that is intact, with a warning if others were not.
+def restore(directory: Path, like: Arrays, step: int | None = None) -> dict[str, PyTree]:
+    """The arrays of a step, or of the newest step that is intact.
+
+    Where newer steps were damaged, a warning says so.
 
     Args:
       directory: where the checkpoints are.
-      like: the shapes and dtypes to expect, and the devices to restore to.
+      like: the names, shapes and dtypes to expect, and the devices to restore to.
       step: None for the newest.
 
     Raises:
@@ -109,7 +120,7 @@ def restore(directory: Path, like: TrainState, step: int | None = None) -> Train
             chosen = _choose(directory, step)
     path = directory.resolve() / str(hosts.from_first(chosen))
     with ocp.StandardCheckpointer() as checkpointer:
-        return TrainState(**checkpointer.restore(path, vars(like)))
+        return checkpointer.restore(path, dict(like))
 
 
 def _choose(directory: Path, step: int | None) -> int:

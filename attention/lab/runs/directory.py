@@ -24,7 +24,7 @@ from attention.lab.errors import UsageError
 from attention.lab.parallel import hosts
 from attention.lab.runs.files import write_atomically
 from attention.lab.runs.version import made_by
-from attention.lab.settings import Settings, differences, read_settings
+from attention.lab.settings import Settings, differences, from_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
         raise UsageError(f"--workdir={path}: no run here (it has no config.json)")
     if "num_seeds" not in record["config"]:
         raise UsageError(f"--workdir={path}: is of an older version, train it anew")
-    settings = read_settings(_tuples(record["config"]))
+    settings = from_json(record["config"])
     source = None
     if record["source_sha256"] is not None:
         try:
@@ -151,7 +151,8 @@ def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> N
         if path.is_dir() and any(file.name != ".lock" for file in path.iterdir()):
             raise UsageError(f"--workdir={path}: is not empty and holds no run (no config.json)")
         return
-    changed = differences({field: taken_by[field] for field in identity}, identity)
+    there = {field: taken_by[field] for field in identity}
+    changed = differences({**there, "config": _with_defaults(there["config"])}, identity)
     if not changed:
         return
     listed = ", ".join(
@@ -161,6 +162,14 @@ def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> N
         f"--workdir={path}: holds another experiment ({listed});"
         f" use --workdir={_free_path(settings, changed)}"
     )
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run with the fields that are new since it was made, at their defaults."""
+    try:
+        return json.loads(from_json(config).model_dump_json())
+    except UsageError:  # it is not one of today's: then what is different is told field by field
+        return config
 
 
 def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
@@ -194,10 +203,3 @@ def alone(path: Path) -> Iterator[None]:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that settings are made of."""
-    if isinstance(value, dict):
-        return {name: _tuples(item) for name, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

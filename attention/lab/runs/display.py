@@ -1,15 +1,19 @@
 """What training shows: a live line on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-# Of tasks where several outputs are right.
-ERROR_RATES = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
-NOT_OF_ALL = {"query_dependence": "query dependence", **ERROR_RATES}
+from attention.lab.analysis.mean_sd import MeanSd
+
+# Metrics that some tasks or models do not have, and their headings in tables.
+NOT_OF_ALL = {"query_dependence": "query dependence"}
+
+Headings = Mapping[str, str]  # of the metrics that only a task has, by their names
 
 
 class Display:
@@ -19,11 +23,12 @@ class Display:
       console: where to.
       steps: updates in the whole run.
       step: updates completed before.
+      headings: of the metrics that only the task has.
     """
 
-    def __init__(self, console: Console, steps: int, step: int):
+    def __init__(self, console: Console, steps: int, step: int, headings: Headings):
         self._console = console
-        self._steps = steps
+        self._steps, self._headings = steps, headings
         self._time, self._step = time.perf_counter(), step
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -51,7 +56,7 @@ class Display:
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         self._time, self._step = now, step
-        text = f"{describe(metrics)}  {rate:.0f} updates/s"
+        text = f"{describe(metrics, self._headings)}  {rate:.0f} updates/s"
         if self._bar:
             self._bar.update(self._task, completed=step, text=text)
         else:
@@ -69,14 +74,19 @@ class Display:
         self._time = time.perf_counter()
 
 
-def describe(metrics: dict[str, Any]) -> str:
-    """Loss and accuracies in a few words; what is absent or null is left out."""
+def describe(metrics: Mapping[str, Any], headings: Headings) -> str:
+    """Loss and accuracies in a few words; what is absent or null is left out.
+
+    Args:
+      metrics: values by name.
+      headings: of the metrics that only the task has.
+    """
     names = {
         "loss": "loss",
         "token_accuracy": "tokens",
         "exact_match": "exact",
         "alignment_accuracy": "alignment",
-        **ERROR_RATES,
+        **headings,
     }
     return "  ".join(
         f"{word} {metrics[name]:.4f}"
@@ -85,29 +95,35 @@ def describe(metrics: dict[str, Any]) -> str:
     )
 
 
-def report_table(report: dict[str, Any], title: str) -> Table:
+def report_table(report: dict[str, Any], title: str, headings: Headings) -> Table:
     """The table of an evaluation: a row for the mixture, a row for each length.
 
     Of several replicas it shows the mean ± the standard deviation.
+
+    Args:
+      report: what `Evaluator.report` returned.
+      title: what the table is of.
+      headings: of the metrics that only the task has.
     """
     table = Table(title=title + _population(report["replicas"]), title_justify="left")
     table.add_column("length")
-    spread = report.get("sd", {"all": {}, "by_length": {}})
-    rows = [("all", report["all"], spread["all"])] + [
-        (length, row, spread["by_length"].get(length, {}))
+    deviations = report.get("sd", {"all": {}, "by_length": {}})
+    rows = [("all", report["all"], deviations["all"])] + [
+        (length, row, deviations["by_length"].get(length, {}))
         for length, row in report["by_length"].items()
     ]
     aligned = [row for _, row, _ in rows if row["alignment_accuracy"] is not None]
     heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
     if len(report["replicas"]) > 1:
         heads = 0  # head 1 of a replica has nothing to do with head 1 of another
-    some = [name for name in NOT_OF_ALL if report["all"].get(name) is not None]
+    optional = {**NOT_OF_ALL, **headings}
+    some = [name for name in optional if report["all"].get(name) is not None]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
-    columns += [NOT_OF_ALL[name] for name in some]
+    columns += [optional[name] for name in some]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right", overflow="fold")  # no digit is cut off
-    for name, row, deviations in rows:
-        cells = map(_share, _shares(row, some, heads), _shares(deviations, some, heads))
+    for name, row, deviation in rows:
+        cells = map(_written, _shares(row, some, heads), _shares(deviation, some, heads))
         table.add_row(name, str(row["sequences"]), *cells)
     return table
 
@@ -130,7 +146,5 @@ def _shares(row: dict[str, Any], some: list[str], heads: int) -> list[float | No
     return [row.get(name) for name in names] + (by_head if heads > 1 else [])
 
 
-def _share(value: float | None, deviation: float | None) -> str:
-    if value is None:
-        return "—"
-    return f"{value:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+def _written(value: float | None, deviation: float | None) -> str:
+    return str(MeanSd(float("nan") if value is None else value, deviation or 0.0))

@@ -1,11 +1,10 @@
-"""What a task is, and what it yields: padded token sequences and their alignment."""
+"""What a task yields: padded sequences and their alignment."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from attention.pytrees import register_dataclass
 
@@ -51,41 +50,6 @@ class Batch:
         return before(self.target_length, self.target.shape[1])
 
 
-@runtime_checkable
-class Task(Protocol):
-    """Where batches come from. A task is a pytree: it is an argument of the training step."""
-
-    @property
-    def max_length(self) -> int:
-        """Greatest length that can be asked for."""
-        ...
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones among them."""
-        ...
-
-    @property
-    def source_time(self) -> int:
-        """Steps of every source, `END` and padding included."""
-        ...
-
-    @property
-    def target_time(self) -> int:
-        """Steps of every target, `END` and padding included."""
-        ...
-
-    def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """A training batch."""
-        ...
-
-    def held_out(
-        self, split: str, key: Key[Array, ""], size: int, length: int | None = None
-    ) -> Batch:
-        """At most `size` examples of a split, of this length if given."""
-        ...
-
-
 def before(length: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
     """`True` at the first `length` of `time` steps."""
     return jnp.arange(time)[None, :] < length[:, None]
@@ -120,7 +84,13 @@ def rearrangement(
     # The END of the target is that of the source.
     alignment = _closed(order, target_length[:, None], length[:, None], -1)
     target = jnp.where(alignment < 0, PAD, jnp.take_along_axis(source, alignment, axis=1))
-    return Batch(source, length + 1, target, target_length + 1, alignment)
+    return Batch(
+        source=source,
+        source_length=length + 1,
+        target=target,
+        target_length=target_length + 1,
+        alignment=alignment,
+    )
 
 
 def _closed(

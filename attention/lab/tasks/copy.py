@@ -21,5 +21,7 @@ from attention.pytrees import register_dataclass
 class Copy(RandomSymbols):
     """The target is the source."""
 
+    any_length = True
+
     def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
         return reconstruction(symbols, length)

@@ -16,6 +16,7 @@ images are to train, 176 to validate and 363 to test.
 
 import io
 from dataclasses import dataclass
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from attention.lab.tasks.batch import RESERVED, Batch
+from attention.lab.tasks.packaged import missing
 from attention.lab.tasks.split import split
+from attention.lab.tasks.task import Pixels, Task, TaskSettings
 from attention.pytrees import register_dataclass, static
 
 SIDE = 8  # pixels of an image
@@ -42,9 +45,24 @@ class Images:
     digit: UInt8[Array, " images"]
 
 
+class DigitsSettings(TaskSettings):
+    """What a config says of the images; their patches are all of one size.
+
+    Attributes:
+      patch: side of a patch, in pixels of the 8 × 8.
+    """
+
+    patch: Literal[1, 2, 4] = 2
+
+    @property
+    def max_length(self) -> int:
+        """Patches of an image."""
+        return (SIDE // self.patch) ** 2
+
+
 @register_dataclass
 @dataclass(frozen=True)
-class Digits:
+class Digits(Task):
     """Images, split into training, validation and test images.
 
     Attributes:
@@ -59,6 +77,28 @@ class Digits:
     test: Images
     patch: int = static()
 
+    encoder = "patches"
+    pictured = 9
+
+    @classmethod
+    def settings(cls) -> type[TaskSettings]:
+        return DigitsSettings
+
+    @classmethod
+    def source(cls, settings: DigitsSettings) -> bytes:
+        try:
+            return packaged_digits()
+        except ModuleNotFoundError as error:
+            raise ValueError(missing(settings.name, error)) from None
+
+    @classmethod
+    def build(cls, settings: DigitsSettings, source: bytes | None) -> Self:
+        assert source is not None
+        try:
+            return read_digits(source, settings.patch)
+        except ValueError as error:
+            raise ValueError(f"name={settings.name!r}: {error}") from None
+
     @property
     def vocabulary(self) -> int:
         """Number of tokens: the digits and the reserved ones."""
@@ -68,6 +108,11 @@ class Digits:
     def patch_dim(self) -> int:
         """Pixels of a patch."""
         return self.patch**2
+
+    @property
+    def source_features(self) -> int:
+        """Pixels of a patch."""
+        return self.patch_dim
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -111,17 +156,26 @@ class Digits:
         patches = source.reshape(-1, steps, steps, self.patch, self.patch)
         return patches.swapaxes(2, 3).reshape(-1, SIDE, SIDE)
 
+    def picture(
+        self, batch: Batch, weights: Float[np.ndarray, "examples heads queries keys"]
+    ) -> Pixels:
+        """The images, and over each of them the weights of its patches, a head below the other."""
+        from attention.lab.analysis.figures import pooling_maps
+
+        patches = weights[:, :, 0].reshape(*weights.shape[:2], *self.grid)
+        return pooling_maps(np.asarray(self.images(batch.source)), patches)
+
     def _batch(self, images: Images, rows: Int[Array, " rows"]) -> Batch:
         pixels = images.pixels[rows].astype(jnp.float32) / BRIGHTEST
         size, steps = rows.shape[0], SIDE // self.patch
         patches = pixels.reshape(size, steps, self.patch, steps, self.patch).swapaxes(2, 3)
         digit = images.digit[rows].astype(jnp.int32) + RESERVED
         return Batch(
-            patches.reshape(size, self.max_length, self.patch_dim),
-            jnp.full(size, self.max_length),
-            digit[:, None],
-            jnp.ones(size, jnp.int32),
-            jnp.full((size, 1), -1),
+            source=patches.reshape(size, self.max_length, self.patch_dim),
+            source_length=jnp.full(size, self.max_length),
+            target=digit[:, None],
+            target_length=jnp.ones(size, jnp.int32),
+            alignment=jnp.full((size, 1), -1),
         )
 
 

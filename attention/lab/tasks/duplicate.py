@@ -22,6 +22,8 @@ from attention.pytrees import register_dataclass
 class Duplicate(RandomSymbols):
     """The target is the source, twice."""
 
+    any_length = True
+
     @property
     def target_time(self) -> int:
         """Target steps of every batch: the symbols, again, and `END`."""

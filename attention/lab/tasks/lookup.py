@@ -83,10 +83,10 @@ class Lookup(RandomSymbols):
         question = RESERVED + jnp.take_along_axis(keys, order, axis=1)
         target = self.first_value + jnp.take_along_axis(values, order, axis=1)
         return Batch(
-            jnp.where(counts, symbols, PAD),
-            length,
-            jnp.where(counts, target, PAD),
-            length,
-            jnp.where(counts, order, -1),
-            jnp.where(counts, question, PAD),
+            source=jnp.where(counts, symbols, PAD),
+            source_length=length,
+            target=jnp.where(counts, target, PAD),
+            target_length=length,
+            alignment=jnp.where(counts, order, -1),
+            question=jnp.where(counts, question, PAD),
         )

@@ -19,15 +19,21 @@ phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 are 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Bool, Int, Key, UInt8
+from pydantic import Field
 
+from attention.lab.analysis.error_rates import error_counts, error_ratios
 from attention.lab.tasks.batch import END, PAD, RESERVED, Batch
+from attention.lab.tasks.packaged import missing
 from attention.lab.tasks.split import split
+from attention.lab.tasks.task import Counts, Task, TaskSettings
 from attention.pytrees import register_dataclass, static
 
 GRAPHEMES = "'abcdefghijklmnopqrstuvwxyz"
@@ -87,18 +93,28 @@ class Words:
         references = self.pronunciation[rows].astype(jnp.int32)
         target = references[:, 0]
         return Batch(
-            source,
-            jnp.sum(source != PAD, axis=1),
-            target,
-            jnp.sum(target != PAD, axis=1),
-            jnp.full_like(target, -1),
+            source=source,
+            source_length=jnp.sum(source != PAD, axis=1),
+            target=target,
+            target_length=jnp.sum(target != PAD, axis=1),
+            alignment=jnp.full_like(target, -1),
             references=references,
         )
 
 
+class PronunciationSettings(TaskSettings):
+    """What a config says of the dictionary.
+
+    Attributes:
+      max_length: greatest number of letters, and of phonemes; longer words are left out.
+    """
+
+    max_length: Annotated[int, Field(ge=1, le=1024)] = 16
+
+
 @register_dataclass
 @dataclass(frozen=True)
-class Pronunciation:
+class Pronunciation(Task):
     """The words of a dictionary, split into training, validation and test words.
 
     Attributes:
@@ -114,6 +130,28 @@ class Pronunciation:
     test: Words
     max_length: int = static()
     left_out: int = static()
+
+    metrics: ClassVar[Mapping[str, str]] = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+    typed = "words"
+
+    @classmethod
+    def settings(cls) -> type[TaskSettings]:
+        return PronunciationSettings
+
+    @classmethod
+    def source(cls, settings: PronunciationSettings) -> bytes:
+        try:
+            return packaged_dictionary()
+        except ModuleNotFoundError as error:
+            raise ValueError(missing(settings.name, error)) from None
+
+    @classmethod
+    def build(cls, settings: PronunciationSettings, source: bytes | None) -> Self:
+        assert source is not None
+        try:
+            return read_pronunciations(source, settings.max_length)
+        except ValueError as error:
+            raise ValueError(f"name={settings.name!r}: {error}") from None
 
     @property
     def vocabulary(self) -> int:
@@ -145,6 +183,26 @@ class Pronunciation:
             letters = np.sum(np.asarray(words.spelling) != PAD, axis=1) - 1  # less the `END`
             rows = rows[letters == length]
         return words.batch(jnp.asarray(rows[:size]))
+
+    def encode(self, typed: str) -> Batch:
+        return encode(typed, self.max_length)
+
+    def decode(self, tokens: Int[np.ndarray, " time"]) -> str:
+        return decode(tokens)
+
+    def symbol(self, token: int) -> str:
+        return symbol(token)
+
+    @classmethod
+    def count(
+        cls, tokens: Int[Array, "batch time"], batch: Batch, counts_row: Bool[Array, " batch"]
+    ) -> Counts:
+        """Edits, and words without a mistake: see `error_counts`."""
+        return error_counts(tokens, batch.references, counts_row)
+
+    @classmethod
+    def ratios(cls, counts: Mapping[str, int]) -> dict[str, float | None]:
+        return error_ratios(counts)
 
 
 def packaged_dictionary() -> bytes:
@@ -203,7 +261,7 @@ def encode(word: str, max_length: int) -> Batch:
     return _pack([(word, [b""])], max_length).batch(jnp.arange(1))
 
 
-def decode(tokens: np.ndarray) -> str:
+def decode(tokens: Int[np.ndarray, " time"]) -> str:
     """The phonemes of an output, up to its `END`."""
     ends = np.flatnonzero(tokens == END)
     tokens = tokens[: ends[0]] if ends.size else tokens

@@ -14,10 +14,12 @@ There is no `END`: who asks knows how many answers to read.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
+from pydantic import Field
 
 from attention.lab.tasks.batch import PAD, RESERVED, Batch, before
 from attention.lab.tasks.symbols import RandomSymbols
@@ -38,7 +40,7 @@ class Recall(RandomSymbols):
       ValueError: the greatest number of pairs does not fit the span, or the symbols.
     """
 
-    span: int = static()
+    span: Annotated[int, Field(ge=1, le=1024)] = static(default=64)
 
     def __post_init__(self) -> None:
         if self.span < 4 * self.max_length:
@@ -114,7 +116,14 @@ class Recall(RandomSymbols):
         key_at = jnp.argmax(question[:, :, None] == symbols[:, None, :], axis=2)
         alignment = jnp.where(counts, key_at + 1, -1)
         target = jnp.where(counts, jnp.take_along_axis(symbols, key_at + 1, axis=1), PAD)
-        return Batch(symbols, jnp.full_like(length, self.span), target, length, alignment, question)
+        return Batch(
+            source=symbols,
+            source_length=jnp.full_like(length, self.span),
+            target=target,
+            target_length=length,
+            alignment=alignment,
+            question=question,
+        )
 
 
 def distinct(key: Key[Array, ""], shape: tuple[int, int], choices: int) -> Int[Array, "size count"]:

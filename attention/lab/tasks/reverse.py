@@ -22,6 +22,8 @@ from attention.pytrees import register_dataclass
 class Reverse(RandomSymbols):
     """The target is the source from its end."""
 
+    any_length = True
+
     def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
         order = length[:, None] - 1 - jnp.arange(self.max_length)[None, :]
         return rearrangement(symbols, length, order, length)

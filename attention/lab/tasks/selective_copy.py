@@ -9,10 +9,12 @@ It takes a choice by content as well as by position (Gu and Dao, arXiv 2312.0075
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
+from pydantic import Field
 
 from attention.lab.tasks.batch import RESERVED, Batch, rearrangement
 from attention.lab.tasks.symbols import RandomSymbols
@@ -31,7 +33,7 @@ class SelectiveCopy(RandomSymbols):
       ValueError: the longest sequence does not fit the span.
     """
 
-    span: int = static()
+    span: Annotated[int, Field(ge=1, le=1024)] = static(default=32)
 
     def __post_init__(self) -> None:
         if self.span < self.max_length:

@@ -1,34 +1,36 @@
 """What the synthetic tasks share: random symbols, from which source and target are made."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
+from pydantic import Field
 
 from attention.lab.tasks.batch import RESERVED, Batch
+from attention.lab.tasks.task import Task
 from attention.pytrees import static
 
 
 @dataclass(frozen=True)
-class RandomSymbols(ABC):
+class RandomSymbols(Task):
     """Uniform random tokens of random length, generated from a key.
 
-    A task says in `_batch` what is to be made of them.
+    A task says in `_batch` what is to be made of them. Its static fields are its settings.
 
     Attributes:
       symbols: number of symbols to draw from.
       max_length: greatest length, in symbols.
-      length_distribution: of what is trained on; held-out lengths are uniform. Of
-        "log_uniform" lengths, as many are below 6 as above, of 40: who has to find the way
-        through a source step by step begins with the first ones.
+      length_distribution: how lengths are drawn in training; held-out lengths are uniform. Of
+        `log_uniform` lengths up to 40, half are below 6: a model that has to find its way
+        through a source step by step learns the first steps first.
     """
 
-    symbols: int = static()
-    max_length: int = static()
+    symbols: Annotated[int, Field(ge=1)] = static(default=64)
+    max_length: Annotated[int, Field(ge=1, le=1024)] = static(default=16)
     length_distribution: Literal["uniform", "log_uniform"] = static(default="uniform", kw_only=True)
 
     @property

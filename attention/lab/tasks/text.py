@@ -10,13 +10,16 @@ The line `né` is the three bytes 6e c3 a9; with `max_length` 4,
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, UInt8
+from pydantic import Field
 
 from attention.lab.tasks.batch import END, PAD, RESERVED, Batch, reconstruction
+from attention.lab.tasks.task import Task, TaskSettings
 from attention.pytrees import register_dataclass, static
 
 # The Declaration of Independence and the Constitution of the United States (public domain).
@@ -38,9 +41,23 @@ class Lines:
         return _batch(self.bytes[rows], self.length[rows])
 
 
+class TextSettings(TaskSettings):
+    """What a config says of the text.
+
+    Attributes:
+      path: of a UTF-8 file; empty for the text that is shipped with the package.
+      max_length: greatest length of a line, in bytes; longer lines are left out.
+      crop_fraction: share of the training examples that are pieces of a line.
+    """
+
+    path: str = ""
+    max_length: Annotated[int, Field(ge=1, le=1024)] = 80
+    crop_fraction: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
 @register_dataclass
 @dataclass(frozen=True)
-class Text:
+class Text(Task):
     """The distinct lines of a text, split into training, validation and test lines.
 
     Attributes:
@@ -58,6 +75,27 @@ class Text:
     max_length: int = static()
     left_out: int = static()
     crop_fraction: float = static(default=0.0)
+
+    typed = "lines"
+
+    @classmethod
+    def settings(cls) -> type[TaskSettings]:
+        return TextSettings
+
+    @classmethod
+    def source(cls, settings: TextSettings) -> bytes:
+        try:
+            return Path(settings.path or SHIPPED_TEXT).read_bytes()
+        except OSError as error:
+            raise ValueError(f"path={settings.path!r}: {error.strerror}") from None
+
+    @classmethod
+    def build(cls, settings: TextSettings, source: bytes | None) -> Self:
+        assert source is not None
+        try:
+            return read_text(source, settings.max_length, settings.crop_fraction)
+        except ValueError as error:
+            raise ValueError(f"path={settings.path!r}: {error}") from None
 
     @property
     def vocabulary(self) -> int:
@@ -102,6 +140,25 @@ class Text:
         if length is not None:
             rows = rows[np.asarray(lines.length) == length]
         return lines.batch(jnp.asarray(rows[:size]))
+
+    def summary(self) -> str:
+        """How many lines each split has, and how many are left out."""
+        train, validation, test = (
+            len(lines.length) for lines in (self.train, self.validation, self.test)
+        )
+        return (
+            f"lines: {train} to train, {validation} to validate, {test} to test;"
+            f" {self.left_out} longer than config.task.max_length={self.max_length} bytes left out"
+        )
+
+    def encode(self, typed: str) -> Batch:
+        return encode(typed, self.max_length)
+
+    def decode(self, tokens: Int[np.ndarray, " time"]) -> str:
+        return decode(tokens)
+
+    def symbol(self, token: int) -> str:
+        return symbol(token)
 
 
 def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:

@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Array, Int, Integer
 
 from attention.lab.analysis import metrics
-from attention.lab.analysis.figures import Pixels, attention_maps, pooling_maps
 from attention.lab.analysis.mean_sd import means, sds
 from attention.lab.models.reconstructor import Reconstruction
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import split_rows
-from attention.lab.parallel.replicas import over_replicas, replicas, seeds
+from attention.lab.parallel.replicas import all_replicas, over_replicas, seeds
 from attention.lab.tasks.batch import Batch
-from attention.lab.tasks.digits import Digits
+from attention.lab.tasks.task import Pixels
 from attention.lab.training.build import Experiment, Parameters
 from attention.lab.training.streams import Stream, stream_key
 from attention.lab.training.update import Status, TrainState, replicas_with
@@ -59,54 +58,43 @@ class Evaluator:
         mixed = self._metrics(state, split, None)
         of_length = {str(n): self._metrics(state, split, n) for n in lengths}
         steps, failed = hosts.fetch(state.step), replicas_with(state, Status.FAILED)
-        each = [
+        replicas = [
             {
                 "seed": seed,
                 "step": int(steps[number]),
                 "failed": bool(failed[number]),
                 "all": mixed[number],
-                "by_length": {n: metrics[number] for n, metrics in of_length.items()},
+                "by_length": {n: at_length[number] for n, at_length in of_length.items()},
             }
             for number, seed in enumerate(seeds(self._experiment.settings))
         ]
-        metrics = [{name: one[name] for name in ("all", "by_length")} for one in each]
-        spread = {"sd": sds(metrics)} if len(each) > 1 else {}
-        return {**means(metrics), **spread, "replicas": each}
+        measured = [{name: replica[name] for name in ("all", "by_length")} for replica in replicas]
+        deviations = {"sd": sds(measured)} if len(replicas) > 1 else {}
+        return {**means(measured), **deviations, "replicas": replicas}
 
-    def attention_maps(self, state: TrainState, examples: int = 3) -> Pixels | None:
+    def picture(self, state: TrainState) -> Pixels | None:
         """Where the first replica that did not fail looks in its first validation examples.
 
-        Of images, thrice as many. None for a model that has one context for all steps.
+        None for a model that has one context for all steps.
         """
         first = int(np.argmin(replicas_with(state, Status.FAILED)))
         task = self._experiment.task
-        if isinstance(task, Digits):
-            return self._pooling_maps(parameters_of(state, first), task, 3 * examples)
         padded, rows = self._examples("validation", None)
-        shown = min(examples, rows)
+        shown = min(task.pictured, rows)
         batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
         weights = self.reconstruct(parameters_of(state, first), batch).weights
-        if weights is None:
-            return None
-        drawn = weights, batch.alignment, batch.target_length, batch.source_length
-        return attention_maps(*map(np.asarray, drawn))
-
-    def _pooling_maps(self, parameters: Parameters, task: Digits, examples: int) -> Pixels:
-        batch = task.held_out("validation", jax.random.key(0), examples)
-        weights = self.reconstruct(parameters, batch).weights
-        assert weights is not None
-        patches = weights[:, :, 0].reshape(*weights.shape[:2], *task.grid)
-        return pooling_maps(np.asarray(task.images(batch.source)), np.asarray(patches))
+        return None if weights is None else task.picture(batch, np.asarray(weights))
 
     def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
         """The metrics of each replica; a failed one has no sequences."""
         examples, rows = self._examples(split, length)
         evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
         counts = hosts.fetch(self._counts(state.parameters, examples, evaluated))
-        return [
-            metrics.ratios({name: np.asarray(count[number]) for name, count in counts.items()})
+        of_replica = [
+            {name: np.asarray(count[number]) for name, count in counts.items()}
             for number in range(len(evaluated))
         ]
+        return [metrics.ratios(sums) | self._experiment.task.ratios(sums) for sums in of_replica]
 
     def _examples(self, split: str, length: int | None) -> tuple[Examples, int]:
         """Held-out examples of each replica, padded to one shape for all lengths.
@@ -120,7 +108,7 @@ class Evaluator:
             key = stream_key(seed, SPLITS[split])
             return vars(self._experiment.task.held_out(split, key, most, length))
 
-        examples = jax.vmap(draw)(replicas(self._experiment.settings).seed)
+        examples = jax.vmap(draw)(all_replicas(self._experiment.settings).seed)
         rows = examples["source"].shape[1]
         total = -(-most // size) * size
 
@@ -141,7 +129,9 @@ class Evaluator:
             fields = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
             batch = Batch(**split_rows(fields))
             counts_row = first + jnp.arange(size) < rows
-            return metrics.count(self._reconstruct(parameters, batch), batch, counts_row)
+            output = self._reconstruct(parameters, batch)
+            counts = metrics.count(output, batch, counts_row)
+            return counts | self._experiment.task.count(output.tokens, batch, counts_row)
 
         start = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(count, 0)

@@ -23,8 +23,7 @@ from attention.lab.runs.directory import Run, default_path, open_for_training
 from attention.lab.runs.display import Display, describe, report_table
 from attention.lab.runs.log import Log, NoLog
 from attention.lab.runs.version import code_version
-from attention.lab.settings import Settings, TrainSettings
-from attention.lab.tasks.text import Text
+from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
 from attention.lab.training.evaluate import Evaluator, Report
 from attention.lab.training.outcome import Finished, Interrupted, Outcome
@@ -96,7 +95,7 @@ def _train_to_end(
     step = completed(state)
     with (
         Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog() as log,
-        Display(console, settings.steps, step) as display,
+        Display(console, settings.steps, step, experiment.task.metrics) as display,
         Checkpoints(
             run.checkpoints, settings.keep_checkpoints, run.record(), restored=step or None
         ) as checkpoints,
@@ -142,7 +141,7 @@ def _is_due(step: int, every: int) -> bool:
 def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> TrainState:
     if not hosts.from_first(len(saved_steps(run.checkpoints))):
         return initial_state(experiment)
-    state = restore(run.checkpoints, abstract_state(experiment))
+    state = TrainState(**restore(run.checkpoints, vars(abstract_state(experiment))))
     console.print(f"going on from step {completed(state)}")
     begun_by, now = run.record().get("code_version"), code_version()
     if begun_by != now:
@@ -161,7 +160,7 @@ class _Session:
         display: Display,
         checkpoints: Checkpoints,
     ):
-        self._settings = experiment.settings
+        self._settings, self._headings = experiment.settings, experiment.task.metrics
         self._run, self._log, self._display = run, log, display
         self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
@@ -213,10 +212,11 @@ class _Session:
         """Evaluates on the validation stream, and stops the replicas that met the target."""
         step, report = completed(state), self._evaluator.report(state, "validation")
         self._log.scalars(step, "validation", _by_number(report))
-        pixels = self._evaluator.attention_maps(state)
+        pixels = self._evaluator.picture(state)
         if pixels is not None:
             self._log.image(step, "attention", pixels)
-        self._display.note(f"step {step}: validation  {describe(report['all'])}")
+        told = describe(report["all"], self._headings)
+        self._display.note(f"step {step}: validation  {told}")
         return self._without_those_at_target(state, report)
 
     def _without_those_at_target(self, state: TrainState, report: Report) -> TrainState:
@@ -230,7 +230,7 @@ class _Session:
 
     def save(self, state: TrainState) -> None:
         self._log.flush()  # no log may lag behind a checkpoint
-        self._checkpoints.save(state)
+        self._checkpoints.save(completed(state), vars(state))
 
     def finish(self, state: TrainState) -> dict[str, Any]:
         """Evaluates on the test stream; `result.json`, written last, says the run is finished."""
@@ -239,7 +239,7 @@ class _Session:
         self._log.scalars(step, "test", _by_number(report))
         self._log.result(step, report["all"])
         self._log.flush()
-        pixels = self._evaluator.attention_maps(state)
+        pixels = self._evaluator.picture(state)
         if hosts.is_first() and pixels is not None:
             save_png(pixels, self._run.path / "attention.png")
         self._run.write("eval.json", {"step": step, **report})
@@ -270,13 +270,8 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     )
     if len(experiment.devices) > 1:
         console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
-    if isinstance(task, Text):
-        lines = (task.train.length, task.validation.length, task.test.length)
-        console.print(
-            "lines: {} to train, {} to validate, {} to test;".format(*map(len, lines)),
-            f"{task.left_out} longer than config.task.max_length={task.max_length} bytes left out",
-            soft_wrap=True,
-        )
+    if summary := task.summary():
+        console.print(summary, soft_wrap=True)
 
 
 def _told(settings: Settings) -> str:
@@ -290,7 +285,7 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
     result, failed = outcome.result, outcome.failed
     early = " (target reached early)" if result["stopped_early"] else ""
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
-    console.print(report_table(result["test"], title))
+    console.print(report_table(result["test"], title, task_of(settings).metrics))
     console.print(
         f"next: python eval.py --workdir {run.path}\n"
         f"      tensorboard --logdir {run.path.parent}  (pip install tensorboard)",

@@ -11,18 +11,15 @@ from rich.table import Table
 
 from attention.lab.errors import UsageError
 from attention.lab.parallel.replicas import members
-from attention.lab.runs import checkpoints
+from attention.lab.runs.checkpoints import restore
 from attention.lab.runs.directory import Run, open_for_evaluation
 from attention.lab.runs.display import report_table
 from attention.lab.settings import check_length
-from attention.lab.tasks import pronunciation, text
 from attention.lab.tasks.batch import PAD
+from attention.lab.tasks.catalogue import TASKS
 from attention.lab.training.build import Experiment, build
 from attention.lab.training.evaluate import Evaluator, parameters_of
 from attention.lab.training.update import TrainState, abstract_state, completed
-
-# The tasks whose sources a person can type: how to read one, and to show its tokens.
-READERS = {"cmudict": pronunciation, "text": text}
 
 
 def evaluate(
@@ -49,7 +46,8 @@ def evaluate(
         lengths = experiment.settings.eval.lengths
     report = Evaluator(experiment).report(state, "test", lengths)
     which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
-    console.print(report_table(report, f"{workdir}, step {completed(state)}, test{which}"))
+    title = f"{workdir}, step {completed(state)}, test{which}"
+    console.print(report_table(report, title, experiment.task.metrics))
     run.write("eval.json", {"step": completed(state), **report})
 
 
@@ -59,30 +57,30 @@ def reconstruct(
     """What the model, the first if there are several, makes of a line or a word, and how.
 
     Raises:
-      UsageError: there is no such run, checkpoint or replica, its task is not one of
-        `READERS`, or the line does not fit.
+      UsageError: there is no such run, checkpoint or replica, the sources of its task cannot
+        be typed, or the line does not fit.
     """
     _, experiment, state = _restore(workdir, step, (), replica or 0)
-    name = experiment.settings.task.name
-    if name not in READERS:
+    task = experiment.task
+    if not task.typed:
+        able = ", ".join(f"{name!r} ({each.typed})" for name, each in TASKS.items() if each.typed)
         raise UsageError(
-            f"--text={line!r}: the task of {workdir} is {name!r};"
-            " only a run of task 'text' reads lines, and one of 'cmudict' words"
+            f"--text={line!r}: the task of {workdir} is {experiment.settings.task.name!r}; only"
+            f" the sources of these can be typed: {able}"
         )
-    reader = READERS[name]
     try:
-        batch = reader.encode(line, experiment.task.max_length)
+        batch = task.encode(line)
     except ValueError as error:
         raise UsageError(f"--text={line!r}: {error}") from None
     output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
     tokens = np.asarray(output.tokens[0])
     console.print(f"input   {line}", markup=False, highlight=False)
-    console.print(f"output  {reader.decode(tokens)}", markup=False, highlight=False)
+    console.print(f"output  {task.decode(tokens)}", markup=False, highlight=False)
     if output.weights is None:
         console.print("one context for the whole line: there is no position for each output token")
         return
     weights = np.mean(np.asarray(output.weights[0]), axis=0)
-    console.print(_attended(np.asarray(batch.source[0]), tokens, weights, reader.symbol))
+    console.print(_attended(np.asarray(batch.source[0]), tokens, weights, task.symbol))
 
 
 def _restore(
@@ -97,7 +95,8 @@ def _restore(
             f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_replicas - 1}"
         )
     experiment = build(settings, source)
-    state = checkpoints.restore(run.checkpoints, abstract_state(experiment), step)
+    like = vars(abstract_state(experiment))
+    state = TrainState(**restore(run.checkpoints, like, step))
     if replica is None:
         return run, experiment, state
     only = slice(replica, replica + 1)

@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, PyTree
 
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import places, split_parameters, split_rows
-from attention.lab.parallel.replicas import Replica, over_replicas, replicas
-from attention.lab.tasks.batch import Batch, Task
-from attention.lab.training.build import Experiment, Parameters, make_optimizer, schedule
+from attention.lab.parallel.replicas import Replica, all_replicas, over_replicas
+from attention.lab.tasks.batch import Batch
+from attention.lab.tasks.task import Task
+from attention.lab.training.build import Experiment, Parameters
+from attention.lab.training.optimizer import make_optimizer, schedule
 from attention.lab.training.streams import Stream, stream_key
 from attention.pytrees import register_dataclass
 
@@ -51,7 +53,7 @@ class TrainState:
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of all replicas before the first update."""
     make = jax.jit(_make_all(experiment), out_shardings=_places(experiment))
-    return make(replicas(experiment.settings))
+    return make(all_replicas(experiment.settings))
 
 
 def abstract_state(experiment: Experiment) -> TrainState:
@@ -77,7 +79,7 @@ def _make_all(experiment: Experiment) -> Callable[[Replica], TrainState]:
 
 
 def _shapes(experiment: Experiment) -> TrainState:
-    return jax.eval_shape(_make_all(experiment), replicas(experiment.settings))
+    return jax.eval_shape(_make_all(experiment), all_replicas(experiment.settings))
 
 
 def _places(experiment: Experiment) -> TrainState:
@@ -111,7 +113,7 @@ def make_train(
       the training batch that would come next (teacher-forced). A replica that has stopped or
       failed stays as it is, its metrics are NaN.
     """
-    own = replicas(experiment.settings)
+    own = all_replicas(experiment.settings)
     train = over_replicas(_train_one(experiment), experiment.mesh, own=2, unless=_stopped)
 
     def train_all(

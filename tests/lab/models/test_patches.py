@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention.lab.models.encoders import Encoder
+from attention.lab.models.encoder import Encoder
 from attention.lab.models.patches import PatchEncoder
 
 FEATURES, TIME, DIM = 5, 7, 6

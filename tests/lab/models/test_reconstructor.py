@@ -8,7 +8,7 @@ from flax import nnx
 from small import random_like
 
 from attention.lab.models.decoders import DECODERS
-from attention.lab.models.encoders import Encoder
+from attention.lab.models.encoder import Encoder
 from attention.lab.models.reconstructor import Reconstructor
 from attention.lab.tasks.batch import END, PAD, reconstruction
 from attention.scores import Dot

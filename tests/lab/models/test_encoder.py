@@ -8,7 +8,7 @@ from flax import nnx
 from small import random_like
 
 from attention.lab.models.cells import CELLS
-from attention.lab.models.encoders import Encoder
+from attention.lab.models.encoder import Encoder
 
 BATCH, TIME, DIM, VOCABULARY = 2, 7, 6, 11
 LENGTHS = [4, 7]

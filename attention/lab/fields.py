@@ -1,0 +1,69 @@
+"""Fields of a config: checked sections of them, and those that a class brings along.
+
+A class says what can be set about it where it is defined: a score, an encoder or a decoder by its
+keyword arguments that have a default, a task by the static fields of its dataclass. Their
+annotations are the types of the fields; `Annotated[int, Field(ge=1)]` gives a range too.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, without unknown fields, strictly typed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Option(NamedTuple):
+    """A field that a class brings along.
+
+    Attributes:
+      annotation: its type, with its range if it has one.
+      default: its value where nobody gives another.
+    """
+
+    annotation: Any
+    default: Any
+
+
+def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
+    """The keyword-only arguments of a class or function that have a default."""
+    called = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    hints = get_type_hints(called, include_extras=True)
+    return {
+        parameter.name: Option(hints.get(parameter.name, Any), parameter.default)
+        for parameter in inspect.signature(called).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+    }
+
+
+def static_fields_of(dataclass: type) -> dict[str, Option]:
+    """The fields of a dataclass that are part of its structure; none of them may lack a default.
+
+    Raises:
+      TypeError: a static field has no default.
+    """
+    hints = get_type_hints(dataclass, include_extras=True)
+    static = [f for f in dataclasses.fields(dataclass) if f.metadata.get("static", False)]
+    for field in static:
+        if field.default is dataclasses.MISSING:
+            raise TypeError(
+                f"{dataclass.__name__}.{field.name} is a setting, so it needs a default:"
+                " static(default=…)"
+            )
+    return {field.name: Option(hints[field.name], field.default) for field in static}
+
+
+def section_with(base: type[Section], options: Mapping[str, Option]) -> type[Section]:
+    """A section with more fields; a field of the base keeps its meaning."""
+    fields: dict[str, Any] = {
+        name: (option.annotation, option.default)
+        for name, option in options.items()
+        if name not in base.model_fields
+    }
+    return create_model(base.__name__, __base__=base, **fields)

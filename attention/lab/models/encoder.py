@@ -1,0 +1,79 @@
+"""The encoder: from tokens to the memory that attention reads.
+
+What a config can set about an encoder are its keyword arguments that have a default.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+from pydantic import Field
+
+from attention.lab.models.mixers import Mixer, make_mixer
+from attention.lab.models.positions import Positions, sinusoids
+from attention.lab.tasks.batch import Source
+
+
+class Encoder(nnx.Module):
+    """Token embeddings plus positions, optionally mixed.
+
+    Args:
+      vocabulary: number of tokens.
+      time: number of positions.
+      dim: size of a memory vector; even where a cell mixes.
+      positions: what is added at each position: `learned` vectors, `sinusoidal` ones, or
+        nothing (`none`; `rotary`, which is the decoder's affair).
+      mixer: `none`; `feedforward`, a residual two-layer network at each position;
+        `convolution`, in which each position sees its two neighbours; or a cell, `elman`,
+        `gru` or `lstm`, over the sequence from both ends.
+      embedding_std: standard deviation of initial embeddings and positions. It decides
+        whether attention learns: too large saturates the softmax at the start.
+      dropout: rate on the memory, in training.
+      rngs: source of initial parameters.
+    """
+
+    @classmethod
+    def any_length(cls, options: Mapping[str, Any]) -> bool:
+        """Whether no parameter belongs to a position, with these settings of the model."""
+        return options["positions"] != "learned"
+
+    def __init__(
+        self,
+        vocabulary: int,
+        time: int,
+        dim: int,
+        *,
+        positions: Positions = "learned",
+        mixer: Mixer = "none",
+        embedding_std: float = 0.5,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        initial = jax.nn.initializers.normal(embedding_std)
+        self.embedding = nnx.Param(initial(rngs.params(), (vocabulary, dim)))
+        learned = positions == "learned"
+        self.positions = nnx.Param(initial(rngs.params(), (time, dim))) if learned else None
+        self.sinusoidal = positions == "sinusoidal"
+        self.mixer = nnx.data(make_mixer(mixer, dim, rngs))
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(
+        self,
+        source: Source,
+        mask: Bool[Array, "batch time"],
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "batch time dim"]:
+        """The memory; `mask` is `True` at the tokens that count."""
+        memory = self._embed(source)
+        if self.positions is not None:
+            memory = memory + self.positions[...][None]
+        if self.sinusoidal:
+            memory = memory + sinusoids(*memory.shape[1:])[None]
+        if self.mixer is not None:
+            memory = self.mixer(memory, mask)
+        return self.dropout(memory, deterministic=dropout_key is None, rngs=dropout_key)
+
+    def _embed(self, source: Int[Array, "batch time"]) -> Float[Array, "batch time dim"]:
+        return self.embedding[...][source]

@@ -1,0 +1,110 @@
+"""What does not fit together in an experiment: refused before anything starts, never ignored."""
+
+from collections.abc import Callable
+
+import jax
+
+from attention.lab.configs import default_options
+from attention.lab.errors import UsageError
+from attention.lab.fields import options_of
+from attention.lab.models.decoder import Decoder
+from attention.lab.models.decoders import DECODERS
+from attention.lab.parallel.replicas import members
+from attention.lab.settings import NO_ATTENTION, Settings, decoder_of, encoder_of
+from attention.lab.tasks.task import Task
+
+
+def check_score(settings: Settings) -> None:
+    """Refuses a score that there is not, and options that it does not take.
+
+    Raises:
+      UsageError: naming the choices.
+    """
+    name, options = settings.score.name, settings.score.options
+    try:
+        choices = default_options(name)
+    except ValueError as error:
+        raise UsageError(f"config.score.name={name!r}: {error}") from None
+    for option in options:
+        if option not in choices:
+            raise UsageError(
+                f"config.score.options.{option}={options[option]!r}: the score {name!r} takes"
+                f" {', '.join(choices) or 'no options'}; name the score with the config file"
+                f" to get its options, configs/{settings.name}.py:{name}"
+            )
+
+
+def check_optimizer(settings: Settings) -> None:
+    """Refuses weight decay where no weights decay.
+
+    Raises:
+      UsageError: naming the optimizer.
+    """
+    name = settings.optimizer.name
+    for member in members(settings):
+        if name != "adamw" and member.optimizer.weight_decay:
+            raise UsageError(
+                f"config.optimizer.weight_decay={member.optimizer.weight_decay}: only adamw decays"
+                f" weights, the optimizer is {name}"
+            )
+
+
+def check_model(settings: Settings) -> None:
+    """Refuses what neither encoder nor decoder takes, or the decoder cannot do without.
+
+    Raises:
+      UsageError: naming the field, its value, and the decoders that can do with it.
+    """
+    model = settings.model
+    parts = encoder_of(settings), decoder_of(settings)
+    taken = {option for part in parts for option in options_of(part)}
+    for field, info in type(model).model_fields.items():
+        value = getattr(model, field)
+        if field not in ("encoder", "decoder", "dim") and value != info.default:
+            takes = field in taken
+            _require(settings, f"model.{field}={value!r}", takes, _that_take(field))
+    if getattr(model, "positions", None) == "rotary":
+        _require_of_decoder(
+            settings, "model.positions='rotary'", lambda decoder: decoder.turns_positions
+        )
+    if settings.score.name == NO_ATTENTION:
+        _require_of_decoder(
+            settings,
+            f"score.name={settings.score.name!r}",
+            lambda decoder: not decoder.needs_attention,
+        )
+
+
+def check_questions(settings: Settings, task: Task) -> None:
+    """Refuses a task that asks questions where the decoder answers none.
+
+    Raises:
+      UsageError: naming the decoders that do.
+    """
+    question = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1).question)
+    if question is None or decoder_of(settings).answers_questions:
+        return
+    able = ", ".join(repr(name) for name, each in DECODERS.items() if each.answers_questions)
+    raise UsageError(
+        f"config.model.decoder={settings.model.decoder!r}: the task {settings.task.name!r} asks"
+        f" questions, which only the decoder {able} answers"
+    )
+
+
+def _that_take(option: str) -> list[str]:
+    return [name for name, decoder in DECODERS.items() if option in options_of(decoder)]
+
+
+def _require_of_decoder(
+    settings: Settings, field: str, is_able: Callable[[type[Decoder]], bool]
+) -> None:
+    able = [name for name, decoder in DECODERS.items() if is_able(decoder)]
+    _require(settings, field, is_able(decoder_of(settings)), able)
+
+
+def _require(settings: Settings, field: str, is_met: bool, able: list[str]) -> None:
+    if not is_met:
+        raise UsageError(
+            f"config.{field}: needs config.model.decoder={' or '.join(able)},"
+            f" not {settings.model.decoder}"
+        )
