@@ -10,9 +10,9 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
-from attention.lab.settings import default_config, read_settings
+from attention.lab.configs import change, default_config, read_config
 from attention.lab.training.loop import train
-from attention.lab.training.update import Status, TrainState, abstract_state
+from attention.lab.training.state import Status, TrainState, abstract_state
 
 SMALL = {
     "model.dim": 6,
@@ -49,13 +49,13 @@ def small_config(changes=(), *, score="mlp", task="copy"):
     sizes |= {"score.options.hidden": 5} if score == "mlp" else {}
     fixed = {} if "max_length" in config.task else {"task.max_length"}
     shared = {name: value for name, value in SMALL.items() if name not in fixed}
-    config.update_from_flattened_dict(shared | sizes | dict(changes))
+    change(config, shared | sizes | dict(changes))
     return config
 
 
 def small(changes=(), *, score="mlp", task="copy"):
     """Its settings."""
-    return read_settings(small_config(changes, score=score, task=task).to_dict())
+    return read_config(small_config(changes, score=score, task=task))
 
 
 def train_quietly(settings, workdir):

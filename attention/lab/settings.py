@@ -67,7 +67,7 @@ class OptimizerSettings(OptimizerNumbers):
 
 
 class ReplicaSettings(OptimizerNumbers):
-    """What a replica has in the place of the experiment's own."""
+    """What a replica has in the place of the seed and the numbers of the experiment."""
 
     seed: int = Field(0, ge=0, lt=2**32)
 

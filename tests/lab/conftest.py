@@ -3,7 +3,7 @@
 import pytest
 from small import DICTIONARY, compiled_once, small, train_quietly
 
-from attention.lab.training import build as experiment
+from attention.lab.tasks import pronunciation
 
 LINES = [f"{word} {number}" for word in ("née", "ab", "c", "日本") for number in range(8)]
 
@@ -65,6 +65,6 @@ def finished_cmudict(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "cmudict"
     settings = small({"train.steps": 2, "model.decoder": "gru"}, task="cmudict")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(experiment.PACKAGED, "cmudict", lambda: DICTIONARY)
+        patch.setattr(pronunciation, "packaged_dictionary", lambda: DICTIONARY)
         assert train_quietly(settings, path)[0] == 0
     return path

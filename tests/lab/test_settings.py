@@ -4,9 +4,10 @@ import pydantic
 import pytest
 from small import small, small_config
 
-from attention.lab.configs import read_config
+from attention.lab.commands.config_flags import settings_of
+from attention.lab.configs import default_config, read_config
 from attention.lab.errors import UsageError
-from attention.lab.settings import check_length, default_config, differences, read_settings
+from attention.lab.settings import check_length, differences, read_settings
 from attention.lab.training.build import build
 from attention.scores import SCORES
 
@@ -172,7 +173,7 @@ def test_the_default_config_of_an_unknown_score_names_the_choices():
 
 def test_a_missing_config_is_refused():
     with pytest.raises(UsageError, match=r"--config is missing.*configs/copy\.py"):
-        read_config(None)
+        settings_of(None, [])
 
 
 def test_differences_are_told_by_dotted_path_with_both_values():

@@ -24,7 +24,8 @@ from attention.lab.settings import (
 )
 from attention.lab.tasks.batch import END, PAD, RESERVED
 from attention.lab.training.build import build
-from attention.lab.training.update import completed, initial_state, make_train
+from attention.lab.training.state import completed, initial_state
+from attention.lab.training.update import make_train
 
 Updates = Callable[[int], None]
 

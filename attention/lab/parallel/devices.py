@@ -16,7 +16,13 @@ from jaxtyping import PyTree
 
 
 def make_mesh(devices: Sequence[jax.Device], num_replicas: int, batch_size: int) -> Mesh:
-    """The mesh of as many of the devices as get equal shares of the replicas and of a batch."""
+    """The mesh of the most devices that can have equal shares of the replicas and of a batch.
+
+    Args:
+      devices: those there are.
+      num_replicas: to share out along the axis `seed`.
+      batch_size: of the batch of a replica, to share out along the axis `data`.
+    """
     available = range(1, len(devices) + 1)
     shares = [
         (seed, data)
@@ -25,13 +31,18 @@ def make_mesh(devices: Sequence[jax.Device], num_replicas: int, batch_size: int)
         for data in available[: len(devices) // seed]
         if batch_size % data == 0
     ]
-    # Of as many, rather along replicas, which have nothing to tell each other.
+    # Of two meshes of equal size, the one with more along `seed`: replicas need not communicate.
     seed, data = max(shares, key=lambda share: (math.prod(share), share))
     return Mesh(np.array(devices[: seed * data]).reshape(seed, data), ("seed", "data"))
 
 
 def described(mesh: Mesh, available: int) -> str:
-    """Who shares what, and how many of the devices are left out, in a line."""
+    """How the replicas and batches are shared out, and how many devices are left out, in a line.
+
+    Args:
+      mesh: the devices in use.
+      available: the number of devices there are.
+    """
     left_out = available - mesh.size
     return f"devices: replicas over {mesh.shape['seed']}, each batch over {mesh.shape['data']}" + (
         f"; {left_out} of {available} left out, the sizes do not divide" if left_out else ""
@@ -39,26 +50,30 @@ def described(mesh: Mesh, available: int) -> str:
 
 
 def split_rows(batch: PyTree) -> PyTree:
-    """Shares the rows of arrays out along `data`, in equal shares or not at all.
+    """Shares the rows of arrays out along the axis `data`: in equal shares, or not at all.
 
-    For use in a program, on what belongs to one replica.
+    For use inside a program, on arrays that belong to one replica.
     """
     return jax.tree.map(lambda leaf: _split(leaf, 0), batch)
 
 
 def split_parameters(parameters: PyTree) -> PyTree:
-    """Shares each array out along `data` by its largest axis that divides, likewise."""
+    """Shares each array out along the axis `data`, cut along the largest axis that divides.
+
+    For use inside a program, on arrays that belong to one replica. An array of which no axis
+    divides stays whole on every device.
+    """
     return jax.tree.map(lambda leaf: _split(leaf, _widest(leaf.shape, _sharers())), parameters)
 
 
 def places(like: PyTree, mesh: Mesh, *, split: bool) -> PyTree:
-    """Where arrays with a leading axis of replicas lie.
+    """On which devices arrays with a leading axis of replicas lie.
 
     Args:
       like: arrays, or their shapes.
       mesh: the devices.
-      split: whether as `split_parameters` does; if not, those of a replica are whole on all of
-        its devices.
+      split: whether the arrays of a replica are cut as `split_parameters` cuts them; if not, each
+        device of the replica has them whole.
     """
 
     def place(leaf: PyTree) -> NamedSharding:
@@ -86,11 +101,11 @@ def _along(axis: int | None) -> list[str | None]:
 
 
 def _widest(shape: tuple[int, ...], sharers: int) -> int | None:
-    """The largest axis that divides, the first of equals."""
+    """The largest axis whose size the sharers divide; the first of several. None if there is none."""
     axes = [axis for axis, size in enumerate(shape) if size % sharers == 0]
     return max(axes, key=lambda axis: shape[axis]) if axes else None
 
 
 def _sharers() -> int:
-    """How many devices share the batch of a replica, in the program that is being traced."""
+    """The number of devices that share the batch of a replica, in the program being traced."""
     return jax.sharding.get_abstract_mesh().shape.get("data", 1)

@@ -1,8 +1,10 @@
 """Hosts: several processes, each with devices of its own, that train one experiment.
 
-All run the same program, on their shares of its arrays, and come to the same decisions; what is
-decided by files or signals, they agree on. The first process alone writes and shows, except for
-checkpoints, of which each writes its share: so all need one file system.
+All processes run the same program on their shares of its arrays, and come to the same decisions;
+about what files or signals decide, they agree by collective calls: functions that every process
+must call, in the same order, and that return when all have called. The first process alone writes
+files and shows progress, except for checkpoints, of which each process writes its share: so all
+need one file system.
 """
 
 import hashlib
@@ -62,7 +64,7 @@ def join(address: str | None, num_processes: int | None, process_id: int | None)
 
 
 def are_several() -> bool:
-    """Whether there is more than this process."""
+    """Whether several processes train together."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
@@ -72,29 +74,29 @@ def is_first() -> bool:
 
 
 def from_first(value: int) -> int:
-    """The value that the first process has; a meeting of all."""
+    """The value that the first process has. A collective call."""
     return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if are_several() else value
 
 
 def greatest(value: int) -> int:
-    """The greatest value that a process has; a meeting of all."""
+    """The greatest of the values that the processes have. A collective call."""
     return int(np.max(_of_all(np.array(value, np.int32)))) if are_several() else value
 
 
 @contextmanager
 def in_agreement() -> Iterator[None]:
-    """Makes what goes wrong in one process go wrong in all. A meeting of all, at its end.
+    """Makes an error in one process an error in all. Its end is a collective call.
 
     Raises:
-      UsageError: of the first process that had one, or could not read or write.
+      UsageError: that of the first process that raised one, or that could not read or write.
     """
     error = ""
     try:
         yield
-    except (UsageError, OSError) as own:
+    except (UsageError, OSError) as here:
         if not are_several():
             raise
-        error = str(own)
+        error = str(here)
     if are_several():
         # What is too long may have been cut within a letter.
         errors = [bytes(e).rstrip(b"\0").decode(errors="ignore") for e in _of_all(_padded(error))]
@@ -103,7 +105,14 @@ def in_agreement() -> Iterator[None]:
 
 
 def check_alike(*what: bytes) -> None:
-    """Refuses to go on where processes are about to do different things. A meeting of all."""
+    """Refuses to go on where processes are about to do different things. A collective call.
+
+    Args:
+      what: bytes that decide what a process does; they must be equal in all.
+
+    Raises:
+      UsageError: they are not.
+    """
     digest = np.frombuffer(hashlib.sha256(b"\0".join(what)).digest(), np.uint8)
     if are_several() and len(np.unique(_of_all(digest), axis=0)) > 1:
         raise UsageError(
@@ -112,7 +121,10 @@ def check_alike(*what: bytes) -> None:
 
 
 def fetch(tree: PyTree) -> PyTree:
-    """Arrays as they are on the host: whole, also where other processes have shares of them."""
+    """Arrays as NumPy arrays: whole, also where other processes have shares of them.
+
+    A collective call where there are several processes.
+    """
     if not are_several():
         return jax.device_get(tree)
     return jax.tree.map(
@@ -163,7 +175,7 @@ def _tpu_workers() -> str:
 
 
 def _of_all(value: np.ndarray) -> np.ndarray:
-    """With a leading axis of processes."""
+    """The arrays of all processes, along a leading axis of processes. A collective call."""
     return np.asarray(multihost_utils.process_allgather(value))
 
 

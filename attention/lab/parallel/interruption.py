@@ -9,7 +9,11 @@ from attention.lab.parallel import hosts
 
 
 class Interruption:
-    """Whether, and by which signal, the process was asked to stop."""
+    """Whether the process was asked to stop, and by which signal.
+
+    Attributes:
+      signal: its number; 0 while there is none.
+    """
 
     signal: int = 0
 
@@ -19,16 +23,16 @@ class Interruption:
         return signal.Signals(self.signal).name
 
     def reached(self) -> bool:
-        """Whether any process was asked to stop; a meeting of all, for them to stop together."""
+        """Whether any process was asked to stop. A collective call, so that all stop together."""
         agreed = hosts.greatest(self.signal)
-        if agreed:  # or else one that came during the meeting counts at the next
+        if agreed:  # if not, a signal that came during the call counts at the next call
             self.signal = agreed
         return agreed > 0
 
 
 @contextmanager
 def noticed_interruptions() -> Iterator[Interruption]:
-    """Notes the first signal; a second one of its kind acts at once, as usual."""
+    """Notes the first signal; a second signal of the same kind acts at once, as usual."""
     interruption = Interruption()
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,7 +1,8 @@
 """Replicas: runs that differ in their seed and a few numbers, trained by one program.
 
-Every array of a replica has a leading replica axis, also where there is one replica. What is
-computed is written for one replica, without the axis, and lifted by `over_replicas`.
+Every array of the training state has a leading axis of replicas, also where there is but one
+replica. Computations are written for a single replica, without that axis, and `over_replicas`
+lifts them to all.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +33,10 @@ class Replica:
     """What sets a replica apart from the others.
 
     Attributes:
-      seed: of all its randomness, an unsigned integer.
-      learning_rate: at the peak.
-      clip_norm: of the gradient.
-      weight_decay: of adamw alone.
+      seed: of all the randomness of the replica, an unsigned integer.
+      learning_rate: the learning rate at its peak.
+      clip_norm: the global norm to which gradients are clipped.
+      weight_decay: the decay that adamw applies.
     """
 
     seed: PyTree
@@ -86,7 +87,11 @@ def members(settings: Settings) -> list[Settings]:
 
 
 def join(experiments: Sequence[Settings]) -> Settings:
-    """One experiment, whose replicas are these: of one replica each, alike in what is `shared`."""
+    """One experiment whose replicas are these experiments.
+
+    Args:
+      experiments: each of one replica, and alike in all that `shared` keeps.
+    """
     if len(experiments) == 1:
         return experiments[0]
     replicas = [
@@ -97,21 +102,26 @@ def join(experiments: Sequence[Settings]) -> Settings:
 
 
 def shared(settings: Settings) -> Settings:
-    """What is the same in all experiments that `join` can put together with this one."""
+    """The settings without what `join` lets differ: equal for experiments that it can join."""
     numbers = OptimizerNumbers().model_dump()
     optimizer = settings.optimizer.model_copy(update=numbers)
     return settings.model_copy(update={"seed": 0, "optimizer": optimizer})
 
 
 def named(settings: Settings, numbers: Sequence[int]) -> str:
-    """These replicas, in words: by their seeds if these tell them apart."""
+    """Some replicas, in words: by their seeds if the seeds tell them apart.
+
+    Args:
+      settings: of the experiment.
+      numbers: of the replicas, from 0.
+    """
     if settings.replicas:
         return f"replica {', '.join(map(str, numbers))}"
     return f"seed {', '.join(str(settings.seed + number) for number in numbers)}"
 
 
 def over_replicas(
-    function: Callable, mesh: Mesh, own: int = 1, unless: Callable | None = None
+    function: Callable, mesh: Mesh, of_replica: int = 1, unless: Callable | None = None
 ) -> Callable:
     """Lifts a function of one replica to all of them.
 
@@ -119,20 +129,21 @@ def over_replicas(
     for the caches: there replicas take turns. Elsewhere `vmap` fills the device.
 
     Args:
-      function: of the arrays of one replica, which may differ, then of what all share.
-      mesh: the devices, of `devices.make_mesh`; they share the replicas out among them.
-      own: number of arguments that have a replica axis.
-      unless: of the same arguments: whether a replica is to be left out, and what to return
-        for it then.
+      function: its first arguments are arrays of one replica, without the axis of replicas; its
+        last arguments are the same for all replicas.
+      mesh: the devices, of `devices.make_mesh`, among which the replicas are shared out.
+      of_replica: the number of first arguments, which belong to a replica.
+      unless: takes the arguments of `function`, and returns whether to leave the replica out, and
+        what to return in the place of the result.
 
     Returns:
-      The function of arrays with a replica axis, for use inside `jax.jit`; all that it
-      returns has the axis.
+      A function whose first `of_replica` arguments have a leading axis of replicas, for use inside
+      `jax.jit`; all that it returns has that axis.
     """
 
     def share(*arguments: Any) -> Any:
-        """What one device does."""
-        mine, shared = arguments[:own], arguments[own:]
+        """What each device does, with its share of the replicas."""
+        mine, shared = arguments[:of_replica], arguments[of_replica:]
         is_lone = _count(mine) == 1
         in_turn = is_lone or takes_turns()
 
@@ -145,8 +156,9 @@ def over_replicas(
             left_out, instead = unless(*mine, *shared)
             if in_turn:
                 return jax.lax.cond(left_out, lambda: instead, run)
-            # What vmap makes of a cond copies what is shared to every replica, and gives each a
-            # number of turns of its own in every loop: then every turn selects every array.
+            # No cond under vmap: it would copy what is shared to every replica, and give each
+            # replica its own number of turns in every loop, so that every turn would have to
+            # select between old and new for every array.
             return jax.tree.map(lambda a, b: jnp.where(left_out, a, b), instead, run())
 
         if is_lone:  # a loop of one turn, or an axis of one, compiles to slower programs
@@ -157,7 +169,7 @@ def over_replicas(
     def lifted(*arguments: Any) -> Any:
         # An axis of one, left to the compiler, would make another program of it.
         by_hand = {"seed"} if mesh.shape["data"] > 1 else set(mesh.axis_names)
-        specs = tuple(P("seed") if number < own else P() for number in range(len(arguments)))
+        specs = tuple(P("seed") if number < of_replica else P() for number in range(len(arguments)))
         # Unchecked: the check would have every constant in a loop marked as differing by device.
         return jax.shard_map(
             share,

@@ -48,8 +48,12 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else None
 
     def check_is_seen(self) -> None:
-        """Refuses to go on where a process does not see what the first writes. A meeting of all."""
-        # Drawn anew: what was written before may be a copy of each host's own.
+        """Refuses to go on where a process does not see what the first writes. A collective call.
+
+        Raises:
+          UsageError: the hosts have no file system in common.
+        """
+        # A new mark: an old one may have been written to a disk that each host has of its own.
         mark = self.path / f".seen-{hosts.from_first(secrets.randbelow(2**31))}"
         try:
             with hosts.in_agreement():
@@ -77,9 +81,14 @@ def default_path(settings: Settings) -> Path:
 
 @contextmanager
 def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
-    """The run at a path, new or the same as before, for this process alone.
+    """The run at a path, new or begun before, locked against other processes.
 
-    Of several processes that train together, the first sees to it; it is for all of them.
+    Of several processes that train together, the first makes and locks it, for all of them.
+
+    Args:
+      path: the directory of the run.
+      settings: of the experiment; a run that was begun before must have equal ones.
+      source: the data that the task reads, if it reads any; they too must be equal.
 
     Raises:
       UsageError: the path holds something else, or another process is training there. In
@@ -123,7 +132,7 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
 
 
 def _identity(settings: Settings, source: bytes | None) -> dict[str, Any]:
-    """What must be the same for two runs to be one."""
+    """What must be equal for a run to go on with what another process began."""
     return {
         "config": json.loads(settings.model_dump_json()),
         "source_sha256": None if source is None else _sha256(source),
@@ -188,10 +197,10 @@ def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keeps other processes out of a directory.
+    """Locks a directory against other processes that ask for this lock.
 
     Raises:
-      UsageError: another one is in there.
+      UsageError: another process has it.
     """
     with (path / ".lock").open("w") as lock:
         try:

@@ -16,7 +16,7 @@ images are to train, 176 to validate and 363 to test.
 
 import io
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ class Digits(Task):
             raise ValueError(missing(settings.name, error)) from None
 
     @classmethod
-    def build(cls, settings: DigitsSettings, source: bytes | None) -> Self:
+    def build(cls, settings: DigitsSettings, source: bytes | None) -> "Digits":
         assert source is not None
         try:
             return read_digits(source, settings.patch)

@@ -21,7 +21,7 @@ phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 are 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +146,7 @@ class Pronunciation(Task):
             raise ValueError(missing(settings.name, error)) from None
 
     @classmethod
-    def build(cls, settings: PronunciationSettings, source: bytes | None) -> Self:
+    def build(cls, settings: PronunciationSettings, source: bytes | None) -> "Pronunciation":
         assert source is not None
         try:
             return read_pronunciations(source, settings.max_length)

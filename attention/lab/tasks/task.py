@@ -7,7 +7,7 @@ dataclass. So a task of random symbols is a dozen lines, and nothing else in the
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -73,7 +73,7 @@ class Task(ABC):
         return None
 
     @classmethod
-    def build(cls, settings: Any, source: bytes | None) -> Self:
+    def build(cls, settings: Any, source: bytes | None) -> "Task":
         """The task of these settings and data.
 
         Raises:

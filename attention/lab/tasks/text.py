@@ -10,7 +10,7 @@ The line `né` is the three bytes 6e c3 a9; with `max_length` 4,
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ class Text(Task):
             raise ValueError(f"path={settings.path!r}: {error.strerror}") from None
 
     @classmethod
-    def build(cls, settings: TextSettings, source: bytes | None) -> Self:
+    def build(cls, settings: TextSettings, source: bytes | None) -> "Text":
         assert source is not None
         try:
             return read_text(source, settings.max_length, settings.crop_fraction)

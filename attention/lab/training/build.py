@@ -32,7 +32,6 @@ from attention.lab.training.limits import (
     check_score,
 )
 from attention.lab.training.optimizer import make_optimizer
-from attention.normalizers import NORMALIZERS
 from attention.scores import find_score
 
 Parameters = PyTree

@@ -17,8 +17,8 @@ from attention.lab.parallel.replicas import all_replicas, over_replicas, seeds
 from attention.lab.tasks.batch import Batch
 from attention.lab.tasks.task import Pixels
 from attention.lab.training.build import Experiment, Parameters
+from attention.lab.training.state import Status, TrainState, replicas_with
 from attention.lab.training.streams import Stream, stream_key
-from attention.lab.training.update import Status, TrainState, replicas_with
 
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
@@ -38,7 +38,7 @@ class Evaluator:
         self._settings = experiment.settings.eval
 
         self.reconstruct = jax.jit(self._reconstruct)
-        self._counts = jax.jit(over_replicas(self._count_all, experiment.mesh, own=3))
+        self._counts = jax.jit(over_replicas(self._count_all, experiment.mesh, of_replica=3))
 
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
@@ -72,15 +72,20 @@ class Evaluator:
         deviations = {"sd": sds(measured)} if len(replicas) > 1 else {}
         return {**means(measured), **deviations, "replicas": replicas}
 
-    def picture(self, state: TrainState) -> Pixels | None:
+    def picture(self, state: TrainState, examples: int | None = None) -> Pixels | None:
         """Where the first replica that did not fail looks in its first validation examples.
 
-        None for a model that has one context for all steps.
+        Args:
+          state: of all replicas.
+          examples: how many of them; None for as many as suit the task.
+
+        Returns:
+          The picture; None for a model that has one context for all steps.
         """
         first = int(np.argmin(replicas_with(state, Status.FAILED)))
         task = self._experiment.task
         padded, rows = self._examples("validation", None)
-        shown = min(task.pictured, rows)
+        shown = min(examples or task.pictured, rows)
         batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
         weights = self.reconstruct(parameters_of(state, first), batch).weights
         return None if weights is None else task.picture(batch, np.asarray(weights))

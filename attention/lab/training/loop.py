@@ -17,7 +17,7 @@ from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import described
 from attention.lab.parallel.interruption import Interruption, noticed_interruptions
 from attention.lab.parallel.replicas import named
-from attention.lab.runs.checkpoints import Checkpoints, restore
+from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import Run, default_path, open_for_training
 from attention.lab.runs.display import Display, describe, report_table
@@ -27,16 +27,15 @@ from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
 from attention.lab.training.evaluate import Evaluator, Report
 from attention.lab.training.outcome import Finished, Interrupted, Outcome
-from attention.lab.training.update import (
-    Metrics,
+from attention.lab.training.state import (
     Status,
     TrainState,
-    abstract_state,
     completed,
     initial_state,
-    make_train,
     replicas_with,
+    restored_state,
 )
+from attention.lab.training.update import Metrics, make_train
 
 
 def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome:
@@ -141,7 +140,7 @@ def _is_due(step: int, every: int) -> bool:
 def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> TrainState:
     if not hosts.from_first(len(saved_steps(run.checkpoints))):
         return initial_state(experiment)
-    state = TrainState(**restore(run.checkpoints, vars(abstract_state(experiment))))
+    state = restored_state(run.checkpoints, experiment)
     console.print(f"going on from step {completed(state)}")
     begun_by, now = run.record().get("code_version"), code_version()
     if begun_by != now:

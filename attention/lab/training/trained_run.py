@@ -11,7 +11,6 @@ from rich.table import Table
 
 from attention.lab.errors import UsageError
 from attention.lab.parallel.replicas import members
-from attention.lab.runs.checkpoints import restore
 from attention.lab.runs.directory import Run, open_for_evaluation
 from attention.lab.runs.display import report_table
 from attention.lab.settings import check_length
@@ -19,7 +18,7 @@ from attention.lab.tasks.batch import PAD
 from attention.lab.tasks.catalogue import TASKS
 from attention.lab.training.build import Experiment, build
 from attention.lab.training.evaluate import Evaluator, parameters_of
-from attention.lab.training.update import TrainState, abstract_state, completed
+from attention.lab.training.state import TrainState, completed, restored_state
 
 
 def evaluate(
@@ -95,8 +94,7 @@ def _restore(
             f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_replicas - 1}"
         )
     experiment = build(settings, source)
-    like = vars(abstract_state(experiment))
-    state = TrainState(**restore(run.checkpoints, like, step))
+    state = restored_state(run.checkpoints, experiment, step)
     if replica is None:
         return run, experiment, state
     only = slice(replica, replica + 1)

@@ -1,100 +1,24 @@
-"""The training state, and one compiled program that makes many updates to it."""
+"""One compiled program that makes many updates to a training state."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
-from attention.lab.parallel import hosts
-from attention.lab.parallel.devices import places, split_parameters, split_rows
+from attention.lab.parallel.devices import split_parameters, split_rows
 from attention.lab.parallel.replicas import Replica, all_replicas, over_replicas
 from attention.lab.tasks.batch import Batch
 from attention.lab.tasks.task import Task
 from attention.lab.training.build import Experiment, Parameters
 from attention.lab.training.optimizer import make_optimizer, schedule
+from attention.lab.training.state import Status, TrainState, state_places
 from attention.lab.training.streams import Stream, stream_key
-from attention.pytrees import register_dataclass
 
 Metrics = dict[str, Float[Array, "*replicas"]]
 METRICS = ("loss", "gradient_norm", "learning_rate", "token_accuracy", "exact_match")
-
-
-class Status(IntEnum):
-    """Whether a replica is trained on. The numbers are in every checkpoint."""
-
-    TRAINING = 0
-    REACHED = 1  # its target accuracy
-    FAILED = 2  # its loss or gradient was not finite
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """All that changes in training: of one replica, or with a leading axis of replicas.
-
-    Attributes:
-      step: updates completed.
-      parameters: of the model.
-      optimizer: the optimizer's own state.
-      status: a number of `Status`.
-    """
-
-    step: PyTree  # integers, on the device, on the host or abstract
-    parameters: Parameters
-    optimizer: PyTree
-    status: PyTree  # likewise
-
-
-def initial_state(experiment: Experiment) -> TrainState:
-    """The state of all replicas before the first update."""
-    make = jax.jit(_make_all(experiment), out_shardings=_places(experiment))
-    return make(all_replicas(experiment.settings))
-
-
-def abstract_state(experiment: Experiment) -> TrainState:
-    """The shapes, dtypes and places of the state of all replicas, at no cost."""
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        _shapes(experiment),
-        _places(experiment),
-    )
-
-
-def _make_all(experiment: Experiment) -> Callable[[Replica], TrainState]:
-    def make(replica: Replica) -> TrainState:
-        parameters = experiment.initial_parameters(stream_key(replica.seed, Stream.PARAMETERS))
-        return TrainState(
-            jnp.zeros((), jnp.int32),
-            parameters,
-            experiment.optimizer.init(parameters),
-            jnp.full((), Status.TRAINING, jnp.int32),
-        )
-
-    return over_replicas(make, experiment.mesh)
-
-
-def _shapes(experiment: Experiment) -> TrainState:
-    return jax.eval_shape(_make_all(experiment), all_replicas(experiment.settings))
-
-
-def _places(experiment: Experiment) -> TrainState:
-    split = experiment.settings.train.shard_parameters
-    return places(_shapes(experiment), experiment.mesh, split=split)
-
-
-def completed(state: TrainState) -> int:
-    """Updates completed by the replicas that went furthest, those in training among them."""
-    return int(np.max(hosts.fetch(state.step)))
-
-
-def replicas_with(state: TrainState, status: Status) -> np.ndarray:
-    """For each replica, whether its status is this."""
-    return hosts.fetch(state.status) == status
 
 
 def make_train(
@@ -113,19 +37,19 @@ def make_train(
       the training batch that would come next (teacher-forced). A replica that has stopped or
       failed stays as it is, its metrics are NaN.
     """
-    own = all_replicas(experiment.settings)
-    train = over_replicas(_train_one(experiment), experiment.mesh, own=2, unless=_stopped)
+    replicas = all_replicas(experiment.settings)
+    train = over_replicas(_train_one(experiment), experiment.mesh, of_replica=2, unless=_stopped)
 
     def train_all(
-        own: Replica, state: TrainState, task: Task, until: Array
+        replicas: Replica, state: TrainState, task: Task, until: Array
     ) -> tuple[TrainState, Metrics]:
-        # The same for all: under vmap, a loop of another length for each would keep or discard
-        # every array in every turn.
+        # One number of updates for all replicas: under vmap, loops of different lengths would
+        # have to select between old and new for every array in every turn.
         updates = until - jnp.max(state.step)
-        return train(own, state, task, updates)
+        return train(replicas, state, task, updates)
 
-    compiled = jax.jit(train_all, donate_argnums=1, out_shardings=(_places(experiment), None))
-    return lambda state, task, until: compiled(own, state, task, jnp.asarray(until, jnp.int32))
+    compiled = jax.jit(train_all, donate_argnums=1, out_shardings=(state_places(experiment), None))
+    return lambda state, task, until: compiled(replicas, state, task, jnp.asarray(until, jnp.int32))
 
 
 def _train_one(experiment: Experiment) -> Callable:

@@ -18,7 +18,7 @@ from attention.lab.runs.directory import open_for_training
 from attention.lab.training import loop
 from attention.scores import SCORES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 # Of ml_collections, which loads config files in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 

@@ -10,7 +10,8 @@ from small import random_like
 
 from attention import masks
 from attention.lab.models.cells import CELLS
-from attention.lab.models.decoders import DECODERS, Decoder
+from attention.lab.models.decoder import Decoder
+from attention.lab.models.decoders import DECODERS
 from attention.scores import MLP, Dot, Linear
 
 BATCH, TIME, STEPS, DIM, VOCABULARY, HEADS = 2, 5, 7, 6, 11, 3

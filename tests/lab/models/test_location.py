@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from attention.lab.models.location import FLOW, GAIN, LEAK, REACH, Location, LocationDecoder, leaky
+from attention.lab.models.location import GRADIENT_SHARE_OF_PREVIOUS_STEP as FLOW
+from attention.lab.models.location import MAX_SHIFT as REACH
+from attention.lab.models.location import PREVIOUS_WEIGHTS_GAIN as GAIN
+from attention.lab.models.location import SOFTMAX_GRADIENT_SHARE as LEAK
+from attention.lab.models.location import Location, LocationDecoder, leaky
 from attention.normalizers import softmax, sparsemax
 from attention.scores import Bilinear, Uniform
 

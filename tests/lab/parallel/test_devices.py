@@ -16,10 +16,11 @@ from small import small
 from attention.lab.errors import UsageError
 from attention.lab.parallel.devices import described, make_mesh, split_rows
 from attention.lab.parallel.replicas import over_replicas
-from attention.lab.runs.checkpoints import Checkpoints, restore
+from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.training.build import build
 from attention.lab.training.evaluate import Evaluator
-from attention.lab.training.update import abstract_state, initial_state, make_train
+from attention.lab.training.state import abstract_state, initial_state
+from attention.lab.training.update import make_train
 
 # Replicas, devices, and whether parameters are split.
 LAYOUTS = [(1, 1, 0), (1, 2, 1), (1, 8, 0), (4, 1, 0), (4, 2, 0), (4, 8, 1)]
@@ -70,7 +71,7 @@ def measure(directory):
         rows[name] = share_of_rows(layout), splits(layout, abstract_state(experiment(*layout)))
         state, first = train(layout, initial_state(experiment(*layout)), SAVED_AT)
         with Checkpoints(Path(directory) / name, 1, {}) as checkpoints:
-            checkpoints.save(state)
+            checkpoints.save(SAVED_AT, vars(state))
         state, then = train(layout, state, UPDATES)
         losses[name] = [first, then]
         reports[name] = Evaluator(experiment(*layout)).report(state, "test")
@@ -81,7 +82,7 @@ def measure(directory):
         ]
     going_on = []
     for before, after in MOVES:
-        state = restore(Path(directory) / str(before), abstract_state(experiment(*after)))
+        state = restored_state(Path(directory) / str(before), experiment(*after))
         going_on.append(train(after, state, UPDATES)[1])
     meshes = [(7, 1, 24), (7, 14, 24), (8, 6, 24), (6, 4, 7), (6, 1, 128)]
     told = [described(make_mesh(jax.devices()[:n], *sizes), n) for n, *sizes in meshes]

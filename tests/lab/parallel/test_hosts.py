@@ -16,9 +16,9 @@ from attention.lab.parallel import hosts
 from attention.lab.parallel.interruption import Interruption
 from attention.lab.runs import checkpoints
 from attention.lab.training.build import build
-from attention.lab.training.update import abstract_state
+from attention.lab.training.state import abstract_state
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # 2 processes of 3 devices that train one run
 
@@ -145,7 +145,9 @@ def test_a_run_of_two_processes_survives_a_kill_and_a_signal_of_one(two, tmp_pat
     settings, alone = small(CHANGES, score="dot"), tmp_path / "alone"
     train_quietly(settings, alone)  # here, on one device
     like = abstract_state(build(settings, None))
-    ours, theirs = (checkpoints.restore(run / "checkpoints", like) for run in (two.run, alone))
+    ours, theirs = (
+        checkpoints.restore(run / "checkpoints", vars(like)) for run in (two.run, alone)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
     assert (two.run / "eval.json").read_bytes() == (alone / "eval.json").read_bytes()
     for ours, theirs in zip(log(two.run), log(alone), strict=True):

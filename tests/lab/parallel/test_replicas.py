@@ -14,13 +14,9 @@ from attention.lab.parallel.devices import make_mesh
 from attention.lab.parallel.replicas import join, members, over_replicas, shared
 from attention.lab.training.build import build
 from attention.lab.training.evaluate import Evaluator
+from attention.lab.training.state import Status, initial_state, replicas_with
 from attention.lab.training.trained_run import evaluate
-from attention.lab.training.update import (
-    Status,
-    initial_state,
-    make_train,
-    replicas_with,
-)
+from attention.lab.training.update import make_train
 
 SEED, COUNT, UNTIL = 5, 3, 7
 MESH = make_mesh(jax.devices()[:1], 1, 1)
@@ -148,7 +144,7 @@ def test_a_lifted_function_sees_its_own_then_what_is_shared(count):
         assert (a.shape, b.shape) == ((), ())
         return {"sum": a + b + shared[1]}
 
-    found = jax.jit(over_replicas(of_one, MESH, own=2))(*own, np.array([5.0, 7.0]))
+    found = jax.jit(over_replicas(of_one, MESH, of_replica=2))(*own, np.array([5.0, 7.0]))
     np.testing.assert_array_equal(found["sum"], own[0] + own[1] + 7)
 
 

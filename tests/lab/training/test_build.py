@@ -9,9 +9,13 @@ from small import DICTIONARY, IMAGES, small
 
 from attention.lab.errors import UsageError
 from attention.lab.settings import OptimizerSettings
+from attention.lab.tasks.catalogue import TASKS
+from attention.lab.tasks.symbols import RandomSymbols
 from attention.lab.tasks.text import SHIPPED_TEXT
-from attention.lab.training.build import SYNTHETIC, build, read_source, schedule
-from attention.lab.training.update import completed, initial_state, make_train
+from attention.lab.training.build import build, read_source
+from attention.lab.training.optimizer import schedule
+from attention.lab.training.state import completed, initial_state
+from attention.lab.training.update import make_train
 
 MY_SCORES = """
     import jax.numpy as jnp
@@ -153,7 +157,7 @@ def test_weight_decay_without_adamw_is_refused(name):
         build(settings, None)
 
 
-@pytest.mark.parametrize("name", SYNTHETIC)
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if issubclass(t, RandomSymbols)])
 def test_a_synthetic_task_reads_nothing_and_has_the_fields_of_its_settings(name):
     settings = small({"task.symbols": 11}, task=name)
     assert read_source(settings) is None

@@ -114,7 +114,7 @@ def test_source_and_target_may_differ_in_time(task, decoder):
     evaluator = Evaluator(experiment)
     found = evaluator.report(state, "test", [3])["by_length"]["3"]
     batch = experiment.task.held_out("test", stream_key(0, Stream.TEST), 11, 3)
-    pixels = evaluator.attention_maps(state, examples=1)
+    pixels = evaluator.picture(state, examples=1)
     if decoder == "pooled":
         assert (found["alignment_accuracy"], pixels) == (None, None)
         return
@@ -148,7 +148,7 @@ def test_a_model_with_one_context_has_no_alignment():
     assert found["alignment_accuracy"] is None
     assert found["alignment_accuracy_by_head"] is None
     assert found["query_dependence"] is None
-    assert evaluator.attention_maps(state) is None
+    assert evaluator.picture(state) is None
 
 
 def test_a_length_that_no_held_out_line_has_is_null(text):
@@ -171,7 +171,7 @@ def test_evaluation_does_not_see_the_target():
 def test_there_is_a_map_an_example_and_head(parallel):
     experiment, state = parallel
     evaluator = Evaluator(experiment)
-    one, three = (evaluator.attention_maps(state, examples=n) for n in (1, 3))
+    one, three = (evaluator.picture(state, examples=n) for n in (1, 3))
     assert one.shape[1] > 2 * CELL
     assert three.shape[0] > 2 * one.shape[0]
 
@@ -179,7 +179,7 @@ def test_there_is_a_map_an_example_and_head(parallel):
 def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
     experiment, state = text
     evaluator = Evaluator(experiment)
-    one, three = (evaluator.attention_maps(state, examples=n) for n in (1, 3))
+    one, three = (evaluator.picture(state, examples=n) for n in (1, 3))
     np.testing.assert_array_equal(three, one)
 
 
@@ -227,6 +227,6 @@ def test_a_class_has_an_accuracy_and_no_alignment():
 def test_the_weights_over_patches_are_drawn_over_the_images():
     experiment, state = make({"model.decoder": "pooled"}, IMAGES, task="digits")
     images = len(experiment.task.validation.digit)
-    pixels = Evaluator(experiment).attention_maps(state, examples=1)
+    pixels = Evaluator(experiment).picture(state, examples=3)
     columns = min(3, images)
     assert pixels.shape == (3 * (LABEL + 8 * CELL + GAP), columns * (8 * CELL + GAP), 3)

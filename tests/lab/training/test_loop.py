@@ -14,7 +14,7 @@ from attention.lab.settings import TrainSettings
 from attention.lab.training import loop
 from attention.lab.training.build import build
 from attention.lab.training.loop import next_stop
-from attention.lab.training.update import abstract_state, completed
+from attention.lab.training.state import completed
 
 # One symbol and one length: nothing is easier to learn.
 EASY = small(
@@ -32,7 +32,7 @@ def stopped_early(tmp_path_factory):
 
 
 def final_state(path, settings):
-    return checkpoints.restore(path / "checkpoints", abstract_state(build(settings, None)))
+    return restored_state(path / "checkpoints", build(settings, None))
 
 
 def metrics(path, kind):

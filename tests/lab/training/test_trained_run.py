@@ -12,7 +12,7 @@ from attention.lab.models.reconstructor import Reconstruction
 from attention.lab.tasks.batch import END, PAD, RESERVED
 from attention.lab.tasks.pronunciation import PHONEMES
 from attention.lab.tasks.text import encode
-from attention.lab.training import trained_run as restored
+from attention.lab.training import trained_run
 from attention.lab.training.trained_run import evaluate, reconstruct
 
 
@@ -155,7 +155,7 @@ class Perfect:
 
 
 def test_a_line_is_shown_with_where_each_output_looked(finished_text, monkeypatch):
-    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    monkeypatch.setattr(trained_run, "Evaluator", Perfect)
     shown = shown_by(reconstruct, finished_text, None, "aé")
     lines = [line for line in shown.splitlines() if line.startswith("│")]
     assert shown.startswith("input   aé\noutput  aé\n")
@@ -168,7 +168,7 @@ def test_a_line_is_shown_with_where_each_output_looked(finished_text, monkeypatc
 
 
 def test_a_word_is_shown_with_its_phonemes(finished_cmudict, monkeypatch):
-    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    monkeypatch.setattr(trained_run, "Evaluator", Perfect)
     tokens = jnp.array(
         [[RESERVED + 27 + PHONEMES.index(p) for p in ("HH", "AY")] + [END, PAD, PAD]]
     )
@@ -218,6 +218,6 @@ def test_only_a_run_on_text_reads_lines(finished):
 def test_a_model_without_weights_has_no_position_to_show(finished_text, monkeypatch):
     pooled = Reconstruction(encode("aé", 7).target, None)
     monkeypatch.setattr(Perfect, "reconstruct", lambda *_: pooled)
-    monkeypatch.setattr(restored, "Evaluator", Perfect)
+    monkeypatch.setattr(trained_run, "Evaluator", Perfect)
     shown = shown_by(reconstruct, finished_text, None, "aé")
     assert shown.startswith("input   aé\noutput  aé\none context for the whole line")

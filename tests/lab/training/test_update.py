@@ -10,15 +10,9 @@ from small import assert_same_bits, replica, small, untrained
 
 from attention.lab.tasks.batch import reconstruction
 from attention.lab.training.build import build
+from attention.lab.training.state import abstract_state, completed, initial_state
 from attention.lab.training.streams import Stream, stream_key
-from attention.lab.training.update import (
-    abstract_state,
-    accuracies,
-    completed,
-    cross_entropy,
-    initial_state,
-    make_train,
-)
+from attention.lab.training.update import accuracies, cross_entropy, make_train
 
 UNTIL = 7
 

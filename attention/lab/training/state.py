@@ -1,0 +1,107 @@
+"""The training state: all that changes in training, and what a checkpoint holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from attention.lab.parallel import hosts
+from attention.lab.parallel.devices import places
+from attention.lab.parallel.replicas import Replica, all_replicas, over_replicas
+from attention.lab.runs.checkpoints import restore
+from attention.lab.training.build import Experiment, Parameters
+from attention.lab.training.streams import Stream, stream_key
+from attention.pytrees import register_dataclass
+
+
+class Status(IntEnum):
+    """Whether a replica is trained on. The numbers are in every checkpoint."""
+
+    TRAINING = 0
+    REACHED = 1  # its target accuracy
+    FAILED = 2  # its loss or gradient was not finite
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that changes in training: of one replica, or with a leading axis of replicas.
+
+    Attributes:
+      step: updates completed.
+      parameters: of the model.
+      optimizer: the optimizer's own state.
+      status: a number of `Status`.
+    """
+
+    step: PyTree  # integers: on the device, on the host or, as shapes, abstract
+    parameters: Parameters
+    optimizer: PyTree
+    status: PyTree  # integers, as those of `step`
+
+
+def initial_state(experiment: Experiment) -> TrainState:
+    """The state of all replicas before the first update."""
+    make = jax.jit(_make_all(experiment), out_shardings=state_places(experiment))
+    return make(all_replicas(experiment.settings))
+
+
+def abstract_state(experiment: Experiment) -> TrainState:
+    """The shapes, dtypes and places of the state of all replicas, at no cost."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        _shapes(experiment),
+        state_places(experiment),
+    )
+
+
+def restored_state(directory: Path, experiment: Experiment, step: int | None = None) -> TrainState:
+    """The state of all replicas from a checkpoint.
+
+    Args:
+      directory: where the checkpoints are.
+      experiment: which the state is of.
+      step: which checkpoint; None for the newest that is intact.
+
+    Raises:
+      UsageError: there is no such step, or none that is intact.
+    """
+    return TrainState(**restore(directory, vars(abstract_state(experiment)), step))
+
+
+def _make_all(experiment: Experiment) -> Callable[[Replica], TrainState]:
+    def make(replica: Replica) -> TrainState:
+        parameters = experiment.initial_parameters(stream_key(replica.seed, Stream.PARAMETERS))
+        return TrainState(
+            jnp.zeros((), jnp.int32),
+            parameters,
+            experiment.optimizer.init(parameters),
+            jnp.full((), Status.TRAINING, jnp.int32),
+        )
+
+    return over_replicas(make, experiment.mesh)
+
+
+def _shapes(experiment: Experiment) -> TrainState:
+    return jax.eval_shape(_make_all(experiment), all_replicas(experiment.settings))
+
+
+def state_places(experiment: Experiment) -> TrainState:
+    """On which devices each array of the state of all replicas lies."""
+    split = experiment.settings.train.shard_parameters
+    return places(_shapes(experiment), experiment.mesh, split=split)
+
+
+def completed(state: TrainState) -> int:
+    """Updates completed by the replicas that went furthest, those in training among them."""
+    return int(np.max(hosts.fetch(state.step)))
+
+
+def replicas_with(state: TrainState, status: Status) -> np.ndarray:
+    """For each replica, whether its status is this."""
+    return hosts.fetch(state.status) == status
