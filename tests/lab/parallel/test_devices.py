@@ -96,7 +96,7 @@ def measure(directory):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8"
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     here = Path(__file__).parent
     path = [str(here), str(here.parent), *sys.path]
     done = subprocess.run(

@@ -70,7 +70,7 @@ class Two:
         self._processes = [self._start(n, port, *disturbances[n]) for n in range(2)]
 
     def _start(self, number, port, pause, disturbance):
-        flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=3"
+        flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=3"
         path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), *sys.path])
         with (self._directory / str(number)).open("w") as output:
             return subprocess.Popen(
