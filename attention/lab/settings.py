@@ -254,6 +254,22 @@ def read_settings(config: dict[str, Any]) -> Settings:
     return settings
 
 
+def from_json(config: dict[str, Any]) -> Settings:
+    """The checked settings of a config that was kept as JSON, which has lists for tuples.
+
+    Raises:
+      UsageError: as `read_settings`.
+    """
+    return read_settings(_tuples(config))
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that settings are made of."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def check_length(settings: Settings, length: int, where: str) -> None:
     """Refuses a length that the model has no positions for, or the task no sequences of.
 
