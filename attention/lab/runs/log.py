@@ -140,7 +140,7 @@ def last_step(path: Path) -> int | None:
         try:
             return json.loads(text)["step"]
         except ValueError:
-            continue  # half written at the end, or at the beginning not read from its own
+            continue  # the last line may be half written; the tail may begin within a line
     return None
 
 
