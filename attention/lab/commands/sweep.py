@@ -1,4 +1,4 @@
-"""Train a grid of settings with several seeds each, and rank them.
+r"""Train a grid of settings with several seeds each, and rank them.
 
     python scripts/sweep.py --config configs/copy.py --grid score=linear,mlp,bilinear \
         --grid optimizer.learning_rate=1e-3,3e-3 --seeds 8 --jobs 2
