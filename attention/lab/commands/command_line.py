@@ -48,6 +48,8 @@ def parse(flag_values: flags.FlagValues, arguments: Sequence[str], about: str) -
     if {"--help", "-h"} & set(arguments[1:]):
         print(f"{about.strip()}\n\nFlags:\n{flag_values.get_help()}")
         sys.exit(0)
+    for name in flag_values:
+        flag_values[name].unparse()  # or what an earlier call set, in this process, would stay
     flag_values.set_gnu_getopt(True)  # flags are flags wherever they stand
     try:
         return flag_values(arguments, known_only=True)[1:]

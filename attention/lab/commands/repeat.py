@@ -2,91 +2,124 @@
 
     python scripts/repeat.py --config configs/copy.py:mlp --seeds 100-107
 
-What follows `--` goes to `train.py`: `-- --config.task.max_length=8`. Prints a row of a
-Markdown table; seconds are those of the whole command, from start to exit. Every run is
-kept, and a finished one is not run again but its time is not known then. Where the time of a
-process does not matter, `train.py --config.num_seeds=8` trains as many seeds in one.
+Flags `--config.…`, such as `--config.task.max_length=8`, go to `train.py`; they may follow a `--`.
+Prints rows of a Markdown table, one for each length; the seconds are those of a whole process, from
+start to exit. Every run is kept: where it is finished already, it is not run again, and its seconds
+are unknown. Where the time of a process does not matter, `train.py --config.num_seeds=8` trains as
+many seeds in one process.
 """
 
-import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-REPOSITORY = Path(__file__).parent.parent
+from absl import flags
+
+from attention.lab.analysis.mean_sd import mean_sd
+from attention.lab.commands.command_line import run
+from attention.lab.commands.config_flags import settings_of
+from attention.lab.errors import TrainingError, UsageError
+
+FLAGS = flags.FlagValues()
+CONFIG = flags.DEFINE_string(
+    "config", None, "config file, with a score: configs/copy.py:mlp", flag_values=FLAGS
+)
+SEEDS = flags.DEFINE_string("seeds", "100-107", "first and last seed", flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", "runs/repeat", "where to keep the runs", flag_values=FLAGS)
+
+COLUMNS = (
+    *("config", "length", "exact match", "worst seed"),
+    *("tokens", "alignment", "steps", "seconds"),
+)
+
+Report = dict[str, Any]  # the test report of a run, its steps, and the seconds of its process
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="as for train.py")
-    parser.add_argument("--seeds", default="100-107", help="first and last seed")
-    parser.add_argument("--workdir", default="runs/repeat", help="where to keep the runs")
-    parser.add_argument("overrides", nargs="*", help="flags for train.py, after --")
-    arguments = parser.parse_args()
-    seeds = read_seeds(arguments.seeds)
-    if not seeds:
-        parser.exit(2, f"error: --seeds={arguments.seeds}: name the first and last, as 100-107\n")
-    if any("num_seeds" in override for override in arguments.overrides):
-        parser.exit(2, "error: num_seeds is for train.py alone: here a process trains one seed\n")
-    runs = [
-        train(arguments.config, arguments.overrides, seed, Path(arguments.workdir))
-        for seed in seeds
-    ]
-    print("| config | length | exact match | worst seed | tokens | alignment | steps | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
-    name = " ".join([arguments.config, *arguments.overrides])
-    for length in ["all", *runs[0]["by_length"]]:
-        print(f"| {name} | {length} | {row(runs, length)} |")
+def main() -> NoReturn:
+    """Runs the command."""
+    run(_repeat, FLAGS, __doc__)
+
+
+def _repeat(rest: list[str]) -> int:
+    config_flags = [flag for flag in rest if flag != "--"]
+    seeds = read_seeds(SEEDS.value)
+    if any(flag.lstrip("-").partition("=")[0] == "config.seed" for flag in config_flags):
+        raise UsageError("--config.seed: the seeds are those of --seeds")
+    if settings_of(CONFIG.value, config_flags).num_replicas > 1:
+        raise UsageError("num_seeds is for train.py alone: here a process trains one seed")
+    assert CONFIG.value is not None  # settings_of refuses it
+    reports = [_train(CONFIG.value, config_flags, seed, Path(WORKDIR.value)) for seed in seeds]
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|---" * len(COLUMNS) + "|")
+    name = " ".join([CONFIG.value, *config_flags])
+    for length in ["all", *reports[0]["by_length"]]:
+        print(f"| {name} | {length} | {' | '.join(cells(reports, length))} |")
+    return 0
 
 
 def read_seeds(text: str) -> range:
-    """The seeds of `100-107`, or of `100`; none of anything else."""
+    """The seeds of `100-107`, or of `100`.
+
+    Raises:
+      UsageError: the text names no seeds.
+    """
     first, dash, last = text.partition("-")
     ends = first, last if dash else first
-    return range(int(ends[0]), int(ends[1]) + 1) if all(map(str.isdecimal, ends)) else range(0)
+    seeds = range(int(ends[0]), int(ends[1]) + 1) if all(map(str.isdecimal, ends)) else range(0)
+    if not seeds:
+        raise UsageError(f"--seeds={text}: name the first and last, as 100-107")
+    return seeds
 
 
-def train(config: str, overrides: list[str], seed: int, workdir: Path) -> dict:
-    """The evaluation of one run, with its length in steps and seconds."""
-    path = workdir / "-".join([Path(config).name, *(o.lstrip("-") for o in overrides), str(seed)])
+def _train(config: str, config_flags: Sequence[str], seed: int, workdir: Path) -> Report:
+    """Trains one seed in a process, unless that was done before, and reports on it.
+
+    Raises:
+      TrainingError: the process failed, and has said why on standard error.
+    """
+    words = (flag.lstrip("-") for flag in config_flags)
+    path = workdir / "-".join([Path(config).name, *words, str(seed)])
+    was_finished = (path / "result.json").exists()
     started = time.perf_counter()
-    flags = ["--config", config, f"--config.seed={seed}", f"--workdir={path}", *overrides]
-    finished = (path / "result.json").exists()
-    subprocess.run([sys.executable, REPOSITORY / "train.py", *flags], check=True, stdout=sys.stderr)
-    seconds = time.perf_counter() - started
+    status = subprocess.run(
+        [
+            *(sys.executable, "-m", "attention.lab.commands.train", "--config", config),
+            *(*config_flags, f"--config.seed={seed}", f"--workdir={path}"),
+        ],
+        stdout=sys.stderr,  # our own output is the table alone
+    ).returncode
+    seconds = None if was_finished else time.perf_counter() - started
+    if status:
+        raise TrainingError(f"seed {seed}: the training ended with status {status}")
     result = json.loads((path / "result.json").read_text())
-    return {**result["test"], "step": result["step"], "seconds": None if finished else seconds}
+    return {**result["test"], "step": result["step"], "seconds": seconds}
 
 
-def row(runs: list[dict], length: str) -> str:
-    """Mean ± standard deviation over the runs, of sequences of one length."""
-    metrics = [run["all"] if length == "all" else run["by_length"][length] for run in runs]
-    exact = [metric["exact_match"] for metric in metrics]
-    cells = [
-        spread(exact, 4),
-        "—" if None in exact else f"{min(exact):.4f}",
-        spread([metric["token_accuracy"] for metric in metrics], 4),
-        spread([metric["alignment_accuracy"] for metric in metrics], 4),
-        spread([run["step"] for run in runs], 0),
-        spread([run["seconds"] for run in runs], 1),
+def cells(reports: Sequence[Report], length: str) -> list[str]:
+    """Mean ± standard deviation over the runs, for sequences of one length.
+
+    Args:
+      reports: of the runs.
+      length: a length that they report on, or `all` for mixed lengths.
+    """
+    metrics = [
+        report["all"] if length == "all" else report["by_length"][length] for report in reports
     ]
-    return " | ".join(cells)
+    exact = [metric["exact_match"] for metric in metrics]
+    return [
+        _spread(exact, 4),
+        "—" if None in exact else f"{min(exact):.4f}",
+        _spread([metric["token_accuracy"] for metric in metrics], 4),
+        _spread([metric["alignment_accuracy"] for metric in metrics], 4),
+        _spread([report["step"] for report in reports], 0),
+        _spread([report["seconds"] for report in reports], 1),
+    ]
 
 
-def spread(values: list, digits: int) -> str:
-    """`mean ± sd`, the mean alone of a single or constant value, — where one is unknown."""
-    if None in values:
-        return "—"
-    mean = f"{statistics.mean(values):.{digits}f}"
-    if len(set(values)) == 1:
-        return mean
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
-
-
-if __name__ == "__main__":
-    main()
+def _spread(values: list[Any], digits: int) -> str:
+    """A dash if a single value is unknown: a mean of the others would not be what the row says."""
+    return "—" if None in values else mean_sd(map(float, values)).written(digits)

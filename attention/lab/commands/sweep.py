@@ -1,4 +1,4 @@
-"""Train a grid of settings with several seeds each, and rank them.
+r"""Train a grid of settings with several seeds each, and rank them.
 
     python scripts/sweep.py --config configs/copy.py --grid score=linear,mlp,bilinear \
         --grid optimizer.learning_rate=1e-3,3e-3 --seeds 8 --jobs 2
@@ -6,87 +6,115 @@
     python scripts/sweep.py --config configs/copy.py --space configs/sweeps/copy.py \
         --random 20 --seeds 2 --jobs 2
 
-A trial is one combination, or draw, with one seed; `--random_seed 1` makes other draws. `score` is
-the argument of the config; other fields go by their dotted path, as in
-`--config.optimizer.learning_rate`, and are checked as there. Trials that differ only in seed,
-learning rate, clip norm or weight decay are trained together, by one program in one process: a
-group, of at most `--together` trials. `--jobs` groups are trained at once on this machine or, with
-`--engine ray` (extra `sweep`), as many as a Ray cluster has room for, each on a TPU or GPU if there
-is any:
+A trial is one combination of the grid, or one draw from the space, with one seed; `--random_seed 1`
+makes other draws. The field `score` is the argument of the config; other fields go by their dotted
+path, as in `--config.optimizer.learning_rate`, and their values are checked as there. Trials that
+differ only in seed, learning rate, clip norm or weight decay are trained together, by one program
+in one process: a group, of at most `--together` trials. `--jobs` groups are trained at once on this
+machine or, with `--engine ray` (extra `sweep`), as many as a Ray cluster has room for, each group
+on a TPU or GPU if the cluster has any:
 
     python scripts/sweep.py … --engine ray --address auto --resources TPU=4 --workdir /shared/it
 
-All its machines must see the working directory, this code and the workdir at the same paths.
+All machines of the cluster must see the working directory and the workdir at the same paths, and
+have this package.
 
-The same command again skips what is done, goes on with what is half done and tries again what
-failed; so does one that asks for more in the same folder. Writes to the workdir results.csv, a row
-a trial, and with the extra `bench` curves.png and fields.png, what each field does; prints the
-ranks: mean ± standard deviation over seeds.
+The same command again skips the trials that are done, goes on with those that are half done and
+tries those again that failed; so does a command that asks for more trials in the same folder. The
+workdir gets results.csv, a row for each trial, and with the extra `bench` curves.png, and
+fields.png, which shows what each field does. The ranks are printed: mean ± standard deviation over
+seeds.
 """
 
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 from rich.console import Console
 
-from attention.lab.commands import command_line as command
+from attention.lab.commands.command_line import run
+from attention.lab.commands.config_flags import settings_of
+from attention.lab.commands.swept_config import SweptConfig
 from attention.lab.errors import UsageError
 from attention.lab.parallel.interruption import noticed_interruptions
 from attention.lab.parallel.replicas import join
 from attention.lab.runs.directory import alone
-from attention.lab.settings import read_config
 from attention.lab.sweeps.folder import begin, check, left, make_group
 from attention.lab.sweeps.jobs import Engine, train_all
 from attention.lab.sweeps.local import Local
 from attention.lab.sweeps.ray_cluster import Ray, read_resources
 from attention.lab.sweeps.results import report
 from attention.lab.sweeps.space import draws, extremes, read_space
-from attention.lab.sweeps.trials import (
-    Command,
-    Trial,
-    config_flags_of,
-    in_groups,
-    make_trials,
-    read_grid,
-    short_hash,
-)
+from attention.lab.sweeps.trials import Trial, in_groups, make_trials, read_grid, short_hash
 from attention.lab.training.build import build, read_source
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "config file, such as configs/copy.py", lock_config=True
+FLAGS = flags.FlagValues()
+CONFIG = flags.DEFINE_string(
+    "config", None, "config file, such as configs/copy.py", flag_values=FLAGS
 )
-GRID = flags.DEFINE_multi_string("grid", [], "field=value,value; once for each field")
-RANDOM = flags.DEFINE_integer("random", None, "draws from --space, in the place of a grid", 1)
-SPACE = flags.DEFINE_string("space", None, "file of a space, such as configs/sweeps/copy.py")
-RANDOM_SEED = flags.DEFINE_integer("random_seed", 0, "of the draws")
-SEEDS = flags.DEFINE_integer("seeds", 1, "of each combination, from config.seed on", 1)
-TOGETHER = flags.DEFINE_integer("together", None, "trials in one program (default: all alike)", 1)
-ENGINE = flags.DEFINE_enum("engine", "local", ["local", "ray"], "what trains the groups")
-JOBS = flags.DEFINE_integer("jobs", 1, "of engine local: processes at once", 1)
+GRID = flags.DEFINE_multi_string(
+    "grid", [], "field=value,value; one such flag for each field", flag_values=FLAGS
+)
+RANDOM = flags.DEFINE_integer(
+    "random", None, "how many draws from --space, in the place of a grid", 1, flag_values=FLAGS
+)
+SPACE = flags.DEFINE_string(
+    "space", None, "file of a space, such as configs/sweeps/copy.py", flag_values=FLAGS
+)
+RANDOM_SEED = flags.DEFINE_integer("random_seed", 0, "seed of the draws", flag_values=FLAGS)
+SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "how many seeds of each combination, from config.seed on", 1, flag_values=FLAGS
+)
+TOGETHER = flags.DEFINE_integer(
+    "together",
+    None,
+    "most trials in one program (default: all that can be)",
+    1,
+    flag_values=FLAGS,
+)
+ENGINE = flags.DEFINE_enum(
+    "engine", "local", ["local", "ray"], "what trains the groups", flag_values=FLAGS
+)
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "of engine local: how many processes at once", 1, flag_values=FLAGS
+)
 ADDRESS = flags.DEFINE_string(
-    "address", "local", "of engine ray: host:port of a cluster, auto for this machine's, or local"
+    "address",
+    "local",
+    "of engine ray: host:port of a cluster, auto for this machine's, or local to start one here",
+    flag_values=FLAGS,
 )
 RESOURCES = flags.DEFINE_string(
-    "resources", "", "of engine ray: for a group, as TPU=4 (default: a TPU or GPU, if any, or CPU)"
+    "resources",
+    "",
+    "of engine ray: for each group, as TPU=4 (default: a TPU or GPU, if any, or a CPU)",
+    flag_values=FLAGS,
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "where to keep the sweep (default: runs/sweep-<config>-<hash>)"
+    "workdir",
+    None,
+    "where to keep the sweep (default: runs/sweep-<config>-<hash>)",
+    flag_values=FLAGS,
 )
 
 WIDTH = 120  # of tables that go to a file
 
 
-def main() -> int:
-    base = read_config(CONFIG.value)
-    trials = _trials(*config_flags_of(sys.argv[1:]))
-    given = WORKDIR.value
+def main() -> NoReturn:
+    """Runs the command."""
+    run(_sweep, FLAGS, __doc__)
+
+
+def _sweep(rest: list[str]) -> int:
+    name = settings_of(CONFIG.value, rest).name
+    assert CONFIG.value is not None  # settings_of refuses it
+    trials = _trials(CONFIG.value, rest)
     named_by = trials[:1] if RANDOM.value else trials  # so that more draws go on in the folder
-    folder = Path(given or f"runs/sweep-{base.name}-{_hash_of(named_by)}")
+    folder = Path(WORKDIR.value or f"runs/sweep-{name}-{_hash_of(named_by)}")
     check(folder, trials)
     engine = _engine()
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for those who train
@@ -98,21 +126,25 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
             begin(folder, trials)
-            return _sweep(folder, trials, engine, console)
+            return _train_and_report(folder, trials, engine, console)
 
 
-def _trials(file: str, fields: list[str]) -> list[Trial]:
+def _trials(named: str, config_flags: Sequence[str]) -> list[Trial]:
+    """The trials that the grid asks for, or the draws from the space; all of them are checked."""
     if SPACE.value is None and RANDOM.value is None:
-        return make_trials(Command(file, fields), read_grid(GRID.value), SEEDS.value)
+        config, asked = SweptConfig(named, config_flags, "--grid"), read_grid(GRID.value)
+        config.refuse_twice(asked[0])
+        return make_trials(config.settings, asked, SEEDS.value, config.asked_by)
     if SPACE.value is None or RANDOM.value is None:
         raise UsageError("--random and --space: one needs the other, a number of draws from a file")
     if GRID.value:
         raise UsageError(f"--grid={GRID.value[0]!r}: goes into --space as a list, with --random")
-    random, space = Command(file, fields, "--random"), read_space(SPACE.value)
+    config, space = SweptConfig(named, config_flags, "--random"), read_space(SPACE.value)
     asked = draws(space, RANDOM.value, RANDOM_SEED.value)
+    config.refuse_twice(asked[0])
     for values in extremes(space, asked[0]):
-        random.settings(values)  # what is out of range is told, whether drawn or not
-    return make_trials(random, asked, SEEDS.value)
+        config.settings(values)  # what is out of range is told, whether it was drawn or not
+    return make_trials(config.settings, asked, SEEDS.value, config.asked_by)
 
 
 def _hash_of(trials: Sequence[Trial]) -> str:
@@ -132,12 +164,16 @@ def _engine() -> Engine:
     return Local(JOBS.value)
 
 
-def _sweep(folder: Path, trials: Sequence[Trial], engine: Engine, console: Console) -> int:
+def _train_and_report(
+    folder: Path, trials: Sequence[Trial], engine: Engine, console: Console
+) -> int:
+    """Trains the trials that are not done, and reports on all; returns the exit status."""
     waiting = left(folder, trials)
     if not waiting:
         console.print(f"{folder}: finished already, nothing to do", soft_wrap=True)
     else:
-        # What is left of the groups of all trials: then one that is half done is the same again.
+        # What is left of the groups of all trials: so a group that is half done is made again
+        # of the trials that it had.
         ids = {trial.id for trial in waiting}
         whole = in_groups(trials, TOGETHER.value)
         parts = ([trial for trial in group if trial.id in ids] for group in whole)
@@ -154,7 +190,3 @@ def _sweep(folder: Path, trials: Sequence[Trial], engine: Engine, console: Conso
             return 128 + interruption.signal
     report(folder, trials, console)
     return 1 if left(folder, trials) else 0
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -46,3 +46,7 @@ def _train(rest: list[str]) -> int:
     hosts.join(ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
     return train(settings, workdir, Console()).exit_status
+
+
+if __name__ == "__main__":  # `repeat` starts it as a module: train.py may not be at hand
+    main()

@@ -1,16 +1,22 @@
 """Logs: `metrics.jsonl` for programs, TensorBoard for people."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from attention.lab.analysis.mean_sd import means
 from attention.lab.parallel.replicas import seeds
 from attention.lab.runs.files import write_atomically
 from attention.lab.settings import Settings
+
+METRICS = "metrics.jsonl"
+TAIL_BYTES = 2**16  # many lines; a whole file may be large, and is looked at again and again
+
+Line = dict[str, Any]  # step, kind, the replica if there are several, and its metrics
 
 
 class Log:
@@ -23,12 +29,11 @@ class Log:
     """
 
     def __init__(self, path: Path, settings: Settings, step: int):
-        self._file = path / "metrics.jsonl"
-        _drop_after(self._file, step)
-        self._lines = self._file.open("a")
+        _drop_after(path, step)
+        self._lines = (path / METRICS).open("a")
         self._settings, self._seeds = settings, seeds(settings)
         self._events, self._files = str(path / "tensorboard"), 0
-        self._writer = SummaryWriter(self._events, purge_step=step + 1)
+        self._writer = _event_writer(self._events, purge_step=step + 1)
         if step == 0:
             text = settings.model_dump_json(indent=2)
             self._writer.add_text("config", f"```\n{text}\n```", 0)
@@ -44,7 +49,8 @@ class Log:
         """Metrics after `step` updates; `name` groups them (`train`, `validation`, …).
 
         Each replica gets a line, which says its number and its seed if there are several;
-        TensorBoard gets the mean.
+        TensorBoard gets the mean. The lines can be read at once: they are what others show
+        as the progress of the run.
 
         Args:
           step: updates completed.
@@ -56,6 +62,7 @@ class Log:
             which = {"replica": number, "seed": self._seeds[number]} if several else {}
             line = {"step": step, "kind": name, **which, **metrics}
             self._lines.write(json.dumps(line) + "\n")
+        self._lines.flush()
         for metric, value in means(list(replicas.values())).items():
             if isinstance(value, int | float):
                 self._writer.add_scalar(f"{name}/{metric}", value, step)
@@ -71,16 +78,15 @@ class Log:
 
     def flush(self) -> None:
         """Puts everything on disk: before a checkpoint, so that no log lags behind it."""
-        self._lines.flush()
-        # tensorboardX's own flush does not wait for its queue; closing does. The next events
-        # go to a file of another name.
+        # The lines are there already. tensorboardX's own flush does not wait for its queue;
+        # closing does. The next events go to a file of another name.
         self._writer.close()
         self._files += 1
-        self._writer = SummaryWriter(self._events, filename_suffix=f".{self._files}")
+        self._writer = _event_writer(self._events, filename_suffix=f".{self._files}")
 
 
 class NoLog(Log):
-    """That of a process which writes none."""
+    """The log of a process which writes none."""
 
     def __init__(self) -> None:
         pass
@@ -101,17 +107,56 @@ class NoLog(Log):
         pass
 
 
-def _drop_after(file: Path, step: int) -> None:
-    if not file.exists():
-        return
-    kept = []
-    for line in file.read_text().splitlines():
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a run's `metrics.jsonl`, the oldest first; none where there is no such file.
+
+    Args:
+      path: the run's directory.
+    """
+    file = path / METRICS
+    for text in file.read_text().splitlines() if file.exists() else ():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            yield json.loads(text)
         except ValueError:
-            break  # the last line of a killed run
-    write_atomically(file, "".join(kept))
+            return  # the last line, which is being written, or which a kill left half written
+
+
+def last_step(path: Path) -> int | None:
+    """The step of the newest whole line of a run's `metrics.jsonl`; None where there is none.
+
+    It reads the end of the file alone. Of a run that was killed, and has not yet gone on, this
+    may be a step beyond the newest checkpoint.
+
+    Args:
+      path: the run's directory.
+    """
+    try:
+        with (path / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    for text in reversed(lines):
+        try:
+            return json.loads(text)["step"]
+        except ValueError:
+            continue  # the last line may be half written; the tail may begin within a line
+    return None
+
+
+def _drop_after(path: Path, step: int) -> None:
+    kept = [json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= step]
+    if (path / METRICS).exists():
+        write_atomically(path / METRICS, "".join(kept))
+
+
+def _event_writer(directory: str, **options: Any) -> Any:
+    """A writer for TensorBoard."""
+    # Here, since it imports torch wherever that is installed, for seconds: those who only read
+    # a log need not wait for it.
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(directory, **options)
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> dict[str, Any]:

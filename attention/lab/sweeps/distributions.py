@@ -1,24 +1,26 @@
-"""Ranges of settings, to draw values from: what a file in `configs/sweeps/` is made of."""
+"""Distributions to draw the values of a setting from, for the files in `configs/sweeps/`."""
 
 import math
 from dataclasses import dataclass
 
-DIGITS = 4  # of a float, so that a person can read and type it
+DIGITS = 4  # of a float that is drawn: a person can read and type it
 
 Number = int | float
 
 
 @dataclass(frozen=True)
 class Range:
-    """What lies between two ends: integers, ends included, where both ends are; else floats.
+    """The numbers between two ends: integers if both ends are integers, floats if not.
+
+    Integers include both ends.
 
     Attributes:
-      name: of the distribution.
+      name: of the distribution, `uniform` or `log_uniform`.
       low: the lower end.
       high: the higher end.
 
     Raises:
-      ValueError: the ends are not what the distribution needs.
+      ValueError: the ends are not finite or not in order, or a logarithmic range reaches 0.
     """
 
     name: str
@@ -35,11 +37,11 @@ class Range:
         return f"{self.name}({self.low!r}, {self.high!r})"
 
     def at(self, fraction: float) -> Number:
-        """The value that has this fraction of the distribution below it, from [0, 1)."""
+        """The value that has this fraction of the distribution, from [0, 1), below it."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return math.floor(self._between(self.low, self.high + 1, fraction))
         value = float(f"{self._between(self.low, self.high, fraction):.{DIGITS}g}")
-        return min(max(value, self.low), self.high)  # which rounding may have left
+        return min(max(value, self.low), self.high)  # rounding may have left the range
 
     @property
     def _is_logarithmic(self) -> bool:

@@ -1,11 +1,11 @@
 """The folder of a sweep, which says what has been done: whoever is killed, it stays true.
 
 sweep.json               the trials
-trials/<id>/result.json  of a trial that is over: done or failed
-groups/<id>.json         trials that were trained together, in the order of the replicas
-groups/<id>/             their run: `python eval.py --workdir <it> --replica 3`
-groups/<id>.log          what it printed
-groups/<id>.error        why all of them failed
+trials/<id>/result.json  the result of a trial that is over: done or failed
+groups/<id>.json         the trials of a group, which are trained together, in the order of replicas
+groups/<id>/             the run of the group: `python eval.py --workdir groups/<id> --replica 3`
+groups/<id>.log          what the process of the group printed
+groups/<id>.error        why all trials of the group failed, if they did
 results.csv, curves.png, fields.png  made anew at the end of every sweep
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from attention.lab.errors import UsageError
 from attention.lab.runs.directory import Run
 from attention.lab.runs.files import write_atomically
-from attention.lab.settings import Settings, differences
+from attention.lab.settings import differences, from_json
 from attention.lab.sweeps.trials import Trial, short_hash
 
 Result = dict[str, Any]
@@ -28,46 +28,47 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that are trained together."""
+    """Trials that are trained together.
+
+    Attributes:
+      folder: of the sweep.
+      id: the name of the group in the folder.
+    """
 
     folder: Path
     id: str
 
     @property
     def run(self) -> Run:
-        """What `train` makes of them."""
+        """The run in which `train` trains the trials as replicas."""
         return Run(self.folder / "groups" / self.id)
 
     @property
     def log(self) -> Path:
-        """What their process prints."""
+        """The file that gets what the process of the group prints."""
         return self.run.path.with_suffix(".log")
 
     @property
     def error(self) -> Path:
-        """Says why all of them failed, if they did."""
+        """The file that says why all trials failed; there only if they did."""
         return self.run.path.with_suffix(".error")
 
     @property
     def trials(self) -> list[Trial]:
-        """In the order of the replicas."""
-        listed = json.loads(self.run.path.with_suffix(".json").read_text())
-        # From JSON, pydantic takes a list for a tuple.
-        return [
-            Trial(one["overrides"], Settings.model_validate_json(json.dumps(one["settings"])))
-            for one in listed
-        ]
+        """The trials, in the order of the replicas."""
+        entries = json.loads(self.run.path.with_suffix(".json").read_text())
+        return [Trial(entry["overrides"], from_json(entry["settings"])) for entry in entries]
 
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
         return self.error.exists() or self.run.result() is not None
 
     def fail(self, reason: str) -> None:
-        """Notes that all of them failed."""
+        """Notes that all trials failed."""
         write_atomically(self.error, reason)
 
     def restart(self) -> None:
-        """Puts away what was trained, at once or, if killed, not at all."""
+        """Deletes what was trained. A kill leaves all of it, or nothing, to be gone on with."""
         old = self.run.path.with_suffix(".old")
         shutil.rmtree(old, ignore_errors=True)
         if self.run.path.exists():
@@ -76,25 +77,28 @@ class Group:
         shutil.rmtree(old, ignore_errors=True)
 
     def record(self) -> None:
-        """Writes the result of each trial, if they are over and it is not there."""
+        """Writes the results of the trials, if they are over; keeps those that are there.
+
+        A trial that failed, and is done now, gets its new result.
+        """
         if not self.is_over():
             return
         result = self.run.result()
         for number, trial in enumerate(self.trials):
             if result is None:
-                found: Result = {"status": "failed", "reason": self.error.read_text()}
+                new: Result = {"status": "failed", "reason": self.error.read_text()}
             else:
-                found = _of_replica(result, number)
+                new = _result_of_replica(result, number)
             known = result_of(self.folder, trial)
-            if known is None or (known["status"], found["status"]) == ("failed", "done"):
+            if known is None or (known["status"], new["status"]) == ("failed", "done"):
                 place = {"group": f"groups/{self.id}", "replica": number}
                 file = _result_file(self.folder, trial)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                content = {"overrides": trial.overrides, **found, **place}
+                content = {"overrides": trial.overrides, **new, **place}
                 write_atomically(file, json.dumps(content, indent=2) + "\n")
 
 
-def _of_replica(result: dict[str, Any], number: int) -> Result:
+def _result_of_replica(result: dict[str, Any], number: int) -> Result:
     replica = result["test"]["replicas"][number]
     if replica["failed"]:
         reason = f"at step {replica['step']} the loss or the gradient was not finite"
@@ -104,7 +108,7 @@ def _of_replica(result: dict[str, Any], number: int) -> Result:
 
 
 def result_of(folder: Path, trial: Trial) -> Result | None:
-    """The result of a trial, None while it is not over."""
+    """The result of a trial; None while the trial is not over."""
     file = _result_file(folder, trial)
     return json.loads(file.read_text()) if file.exists() else None
 
@@ -114,10 +118,10 @@ def _result_file(folder: Path, trial: Trial) -> Path:
 
 
 def check(folder: Path, trials: Sequence[Trial]) -> None:
-    """Refuses a folder of something else: neither of these trials, nor of some of them.
+    """Refuses a folder that holds anything but a sweep of these trials, or of some of them.
 
     Raises:
-      UsageError: it names what is different.
+      UsageError: the folder holds something else; the message names a difference.
     """
     file = folder / "sweep.json"
     if not file.exists():
@@ -127,18 +131,18 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
     there, now = json.loads(file.read_text()), _listed(trials)
     if there.items() <= now.items():
         return
+    common = there.keys() & now.keys()
+    difference = f"{len(there)} trials there, {len(now)} now, {len(common)} common"
     if there.keys() == now.keys():
-        changed = differences(there, now)
-        field, (old, new) = next(iter(changed.items()))
-        told = f"{field.partition('.settings.')[2] or field}: {old!r} there, {new!r} now"
-    else:
-        told = f"{len(there)} trials there, {len(now)} now, {len(there.keys() & now.keys())} common"
-    raise UsageError(f"--workdir={folder}: holds another sweep ({told}); name another folder")
+        field, (old, new) = next(iter(differences(there, now).items()))
+        name = field.partition(".settings.")[2] or field
+        difference = f"{name}: {old!r} there, {new!r} now"
+    raise UsageError(f"--workdir={folder}: holds another sweep ({difference}); name another folder")
 
 
 def begin(folder: Path, trials: Sequence[Trial]) -> None:
-    """Fills the folder of a sweep; records what was trained and not recorded."""
-    # Before all else: it says whose folder this is.
+    """Begins a sweep in its folder, or goes on: records trials that are over but have no result."""
+    # Before all else, since this file says what the folder is for.
     write_atomically(folder / "sweep.json", json.dumps(_listed(trials), indent=1) + "\n")
     (folder / "groups").mkdir(exist_ok=True)
     for file in (folder / "groups").glob("*.json"):
@@ -151,7 +155,10 @@ def left(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def make_group(folder: Path, trials: Sequence[Trial]) -> Group:
-    """The group of these trials: new, half done, or to be tried again if all it left is failed."""
+    """The group of these trials, to be trained: new or half done.
+
+    None of the trials is done. So a group of them that is over has failed, and begins anew.
+    """
     group = Group(folder, short_hash([trial.id for trial in trials]))
     listed = json.dumps(list(_listed(trials).values()), indent=1) + "\n"
     write_atomically(group.run.path.with_suffix(".json"), listed)
@@ -171,5 +178,5 @@ def _listed(trials: Sequence[Trial]) -> dict[str, dict]:
 
 
 def _content(folder: Path) -> list[Path]:
-    """What a person may have put there: not the lock, nor what a kill left half written."""
+    """The files that a person may have put there: not the lock, nor what a kill left behind."""
     return [file for file in folder.iterdir() if not file.name.startswith(".")]

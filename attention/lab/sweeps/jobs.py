@@ -5,58 +5,72 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from attention.lab.parallel.interruption import Interruption
+from attention.lab.runs.log import last_step
 from attention.lab.sweeps.folder import Group, result_of
 from attention.lab.sweeps.trials import Trial
 
 LOOK_EVERY_SECONDS = 0.2
 
 
+@runtime_checkable
 class Training(Protocol):
-    """A group that was given to an engine."""
+    """The training of a group that an engine has taken."""
 
     def ending(self) -> str | None:
-        """How it ended, in words, or None while it has not."""
+        """Says in words how the training ended, as `status 0`; None as long as it goes on."""
 
     def stop(self) -> None:
-        """Has it save and end; called once."""
+        """Asks the training to save its state and end; to be called once."""
 
 
+@runtime_checkable
 class Engine(AbstractContextManager, Protocol):
-    """What trains groups while it is open. At the end what is left of them ends at once.
+    """Trains groups while it is open as a context; when it closes, it kills what still trains.
 
     Attributes:
-      at_once: the most groups that it takes at a time.
+      at_once: the largest number of groups that it takes at a time.
 
     Raises:
-      UsageError: when it opens, if it is not there, or has not what it is asked for.
+      UsageError: when it opens: it cannot be reached, or lacks the resources asked of it.
     """
 
     at_once: int
 
     def promise(self, groups: int) -> str:
-        """How it will train so many groups, in words."""
+        """Says in words how it will train this many groups."""
 
     def start(self, group: Group) -> Training:
-        """Takes a group, to train it now or when there is room."""
+        """Takes a group, to train it at once or as soon as there is room for it."""
 
 
 @dataclass
 class Job:
-    """A group and its training."""
+    """A group, and how far its training is.
+
+    Attributes:
+      group: the group.
+      trials: the trials of the group.
+      training: None until an engine has taken the group.
+      began: the time when the process of the training was first seen; 0 before.
+      seconds: from then until it was looked at last.
+      state: how far the training is, in words.
+      ended: whether the training has ended, in whatever way.
+      stopped: whether it was asked to stop.
+    """
 
     group: Group
     trials: list[Trial] = field(init=False)
     training: Training | None = None
     began: float = 0.0
     seconds: float = 0.0
-    told: str = "waiting"
+    state: str = "waiting"
     ended: bool = False
     stopped: bool = False
 
@@ -65,7 +79,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What its trials have in common."""
+        """The overrides that all trials of the group have in common, and how many these are."""
         first = self.trials[0].overrides
         common = [
             f"{field}={value}"
@@ -79,34 +93,43 @@ class Job:
         return self.training is not None and not self.ended
 
     def start(self, engine: Engine) -> None:
+        """Gives the group to an engine."""
         self.group.log.unlink(missing_ok=True)
         self.training = engine.start(self.group)
 
     def stop(self) -> None:
-        """Has it save and end, once."""
+        """Asks the training to save its state and end, the first time that this is called."""
         if self.training is not None and not self.stopped:
             self.stopped = True
             self.training.stop()
 
     def look(self) -> None:
-        """Sees how far it is."""
+        """Brings the state and the seconds up to date."""
         assert self.training is not None
         ending = self.training.ending()
         if not self.began and self.group.log.exists():
             self.began = time.perf_counter()
         if self.began:
             self.seconds = time.perf_counter() - self.began
-        if ending is None:
-            self.told = _progress(self.group.log)
-            return
-        self.ended = True
+        self.ended = ending is not None
+        self.state = self._progress() if ending is None else self._outcome(ending)
+
+    def _progress(self) -> str:
+        if not self.group.log.exists():
+            return "waiting"
+        step = last_step(self.group.run.path)
+        return "starting" if step is None else f"step {step}/{self.trials[0].settings.train.steps}"
+
+    def _outcome(self, ending: str) -> str:
+        """What the training has left, or why it left nothing."""
         results = [result_of(self.group.folder, trial) for trial in self.trials]
         done = sum(result is not None and result["status"] == "done" for result in results)
         failed = sum(result is not None and result["status"] == "failed" for result in results)
-        self.told = f"{done} done" + (f", {failed} failed" if failed else "")
-        if done + failed < len(self.trials):
-            ending = f"ended with {ending}, see {self.group.log}"
-            self.told = "stopped" if self.stopped else f"{ending}: {_last_line(self.group.log)}"
+        if done + failed == len(self.trials):
+            return f"{done} done" + (f", {failed} failed" if failed else "")
+        if self.stopped:
+            return "stopped"
+        return f"ended with {ending}, see {self.group.log}: {_last_line(self.group.log)}"
 
 
 def train_all(
@@ -131,7 +154,7 @@ def train_all(
 
 
 class Board:
-    """Shows the jobs: a live table on a terminal, a line a change elsewhere."""
+    """Shows the jobs: a live table on a terminal; elsewhere a line for each change of state."""
 
     def __init__(self, console: Console, jobs: Sequence[Job]):
         self._console, self._jobs = console, jobs
@@ -148,32 +171,26 @@ class Board:
             self._live.stop()
 
     def update(self) -> None:
-        """Tells what is new."""
+        """Prints the jobs whose state has changed; the live table does so by itself."""
         if self._console.is_terminal:
             return
         for job in self._jobs:
-            if self._shown[job.group.id] != job.told:
-                self._shown[job.group.id] = job.told
+            if self._shown[job.group.id] != job.state:
+                self._shown[job.group.id] = job.state
                 self._console.print(
-                    f"{job.seconds:5.0f} s  {job.name}: {job.told}", soft_wrap=True, highlight=False
+                    f"{job.seconds:5.0f} s  {job.name}: {job.state}",
+                    soft_wrap=True,
+                    highlight=False,
                 )
 
     def _table(self) -> Table:
         table = Table("group", "state", "seconds")
         for job in self._jobs:
-            table.add_row(job.name, job.told, f"{job.seconds:.0f}" if job.began else "")
+            table.add_row(job.name, job.state, f"{job.seconds:.0f}" if job.began else "")
         return table
 
 
-def _progress(log: Path) -> str:
-    """How far a run is, by the newest line that says so."""
-    if not log.exists():
-        return "waiting"
-    lines = log.read_text(errors="replace").splitlines()
-    steps = [line for line in lines if line.startswith("step ") and "/" in line.split()[1]]
-    return " ".join(steps[-1].split()[:2]) if steps else "starting"
-
-
 def _last_line(log: Path) -> str:
+    """The last line that a process printed before it died: most likely why."""
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     return next((line for line in reversed(lines) if line.strip()), "it printed nothing")

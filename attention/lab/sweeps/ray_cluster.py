@@ -1,7 +1,7 @@
 """The engine `ray` (extra `sweep`): tasks on a Ray cluster, or on one that it starts here.
 
-All machines of a cluster must see the working directory, this code and the folder of the sweep at
-the same paths: progress and results go by files.
+All machines of a cluster must see the working directory and the folder of the sweep at the same
+paths, for progress and results go by files; and they must have this package.
 """
 
 import importlib.util
@@ -13,38 +13,38 @@ from pathlib import Path
 from typing import Any
 
 from attention.lab.errors import UsageError
+from attention.lab.sweeps import ray_task
 from attention.lab.sweeps.folder import Group
-from attention.lab.sweeps.local import CHILD, WIDE
-from attention.lab.sweeps.ray_task import run_command
+from attention.lab.sweeps.local import WIDE, child_arguments
 
 ANSWERS_WITHIN_SECONDS = 3
 RETRIES = 100  # of a group whose worker or machine died; it goes on from its checkpoint
-OBJECT_BYTES = 100 * 2**20  # there are none, and Ray would set a third of the memory apart
+OBJECT_BYTES = 100 * 2**20  # we store no objects, and Ray would set a third of the memory apart
 HERE, ANY = "local", "auto"
 
 Resources = Mapping[str, float]
 
 
 def read_resources(given: str) -> dict[str, float]:
-    """The resources of `TPU=4,CPU=8`.
+    """The resources that a flag names, as `TPU=4,CPU=8`; none if it is empty.
 
     Raises:
-      UsageError: it does not say that.
+      UsageError: it is not a list of names with their amounts.
     """
     resources = {}
     for part in given.split(",") if given else ():
-        found = re.fullmatch(r"(?!memory|object_store_memory)(\w+)=(\d+|0?\.\d+)", part, re.ASCII)
-        if found is None or not float(found[2]):
+        match = re.fullmatch(r"(?!memory|object_store_memory)(\w+)=(\d+|0?\.\d+)", part, re.ASCII)
+        if match is None or not float(match[2]):
             raise UsageError(
                 f"--resources={given!r}: {part!r} is not a name with a whole number or a fraction"
                 " below 1, as in TPU=4,CPU=8"
             )
-        resources[found[1]] = float(found[2])
+        resources[match[1]] = float(match[2])
     return resources
 
 
 class Ray:
-    """Submits a task for each group; see `sweep_jobs.Engine`.
+    """Submits a task for each group; see `jobs.Engine`.
 
     Args:
       address: `host:port` of a cluster, `auto` for the one this machine is part of, or `local`.
@@ -52,7 +52,7 @@ class Ray:
     """
 
     def __init__(self, address: str, resources: Resources):
-        self.at_once = 2**31  # Ray has them wait for room
+        self.at_once = 2**31  # all of them: Ray has the tasks wait for room
         self._address, self._resources = address, resources
         self._function: Any = None
 
@@ -61,16 +61,16 @@ class Ray:
             raise UsageError("--engine=ray: needs the extra `sweep`: pip install -e '.[sweep]'")
         self._refuse_silence()
         ray = _ray()
-        own: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if self._address == HERE:
-            own = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES}
+            options = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES}
         try:
-            ray.init(self._address, logging_level="ERROR", log_to_driver=False, **own)
+            ray.init(self._address, logging_level="ERROR", log_to_driver=False, **options)
         except (Exception, SystemExit) as error:  # the latter where something else answers
             raise UsageError(f"--address={self._address}: Ray does not start: {error}") from None
-        there = ray.cluster_resources()
+        amounts = ray.cluster_resources()
         if not self._resources:
-            self._resources = {next((n for n in ("TPU", "GPU") if there.get(n)), "CPU"): 1.0}
+            self._resources = {next((n for n in ("TPU", "GPU") if amounts.get(n)), "CPU"): 1.0}
         if self._address == HERE and not self._room():
             raise UsageError(f"--resources={_listed(self._resources)}: this machine has less")
         self._function = self._task()
@@ -84,12 +84,12 @@ class Ray:
         return f"{asked}, " + (f"{min(room, groups)} at once" if room else "which is to grow first")
 
     def start(self, group: Group) -> "Task":
-        arguments = ["-u", str(CHILD.resolve()), str(group.folder.resolve()), group.id]
-        # Where several share a device, none may take all its memory.
-        shared = 0 < self._resources.get("GPU", 0) < 1
-        own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if shared else {}
+        arguments = child_arguments(group.folder.resolve(), group.id)
+        # Where several groups share a device, none may take all its memory.
+        is_shared = 0 < self._resources.get("GPU", 0) < 1
+        sharing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if is_shared else {}
         log = str(group.log.resolve())
-        return Task(self._function.remote(arguments, str(Path.cwd()), log, WIDE | own))
+        return Task(self._function.remote(arguments, str(Path.cwd()), log, WIDE | sharing))
 
     def _room(self) -> int:
         """How many groups the cluster, as it is, can train at once."""
@@ -98,17 +98,20 @@ class Ray:
         return sum(min(int(node.get(name, 0) // n) for name, n in wanted) for node in nodes)
 
     def _task(self) -> Any:
-        """What to submit."""
+        """The function to submit, with what it needs of the cluster."""
+        ray = _ray()
+        # Or a worker would import it by its name, and with it this package and JAX, for seconds.
+        ray.cloudpickle.register_pickle_by_value(ray_task)
         others = {name: n for name, n in self._resources.items() if name not in ("CPU", "GPU")}
         cpus, gpus = self._resources.get("CPU", 1), self._resources.get("GPU", 0)
         options = {"num_cpus": cpus, "num_gpus": gpus, "resources": others}
         try:
-            return _ray().remote(max_retries=RETRIES, **options)(run_command)
+            return ray.remote(max_retries=RETRIES, **options)(ray_task.run_command)
         except ValueError as error:  # some accelerators come in certain numbers only
             raise UsageError(f"--resources={_listed(self._resources)}: {error}") from None
 
     def _refuse_silence(self) -> None:
-        """Ray itself would try for over a minute."""
+        """Refuses an address where nothing answers: Ray itself would try for over a minute."""
         if self._address == HERE:
             return
         from ray._private.services import canonicalize_bootstrap_address
@@ -124,7 +127,7 @@ class Ray:
 
 
 class Task:
-    """Trains a group; see `sweep_jobs.Training`."""
+    """Trains a group as a task of Ray; see `jobs.Training`."""
 
     def __init__(self, reference: Any):
         self._reference = reference

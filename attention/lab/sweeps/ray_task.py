@@ -1,4 +1,8 @@
-"""What a Ray worker does for a sweep. It imports nothing of this project, which takes seconds."""
+"""What a Ray worker does for a sweep.
+
+It reaches the worker by value (`ray_cluster` sees to that) and imports nothing of this project,
+which would take seconds.
+"""
 
 import os
 import signal
@@ -25,7 +29,8 @@ def run_command(arguments: list[str], directory: str, log: str, environment: dic
     Raises:
       KeyboardInterrupt: the task was cancelled; the program has ended.
     """
-    # How Ray cancels; in a shell's background it would be ignored, by all that was started there.
+    # Ray cancels a task by SIGINT. Where Ray was started in the background of a shell, its
+    # processes would ignore that signal.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(log, "a") as file:
         process = subprocess.Popen(

@@ -1,10 +1,9 @@
-"""What a sweep found: a row a trial, ranks over seeds, plots."""
+"""What a sweep found: a row for each trial, ranks over seeds, plots."""
 
 import csv
 import importlib.util
 import io
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from attention.lab.analysis.mean_sd import MeanSd, mean_sd
 from attention.lab.runs.files import write_atomically
+from attention.lab.runs.log import Line, read_lines
 from attention.lab.sweeps.folder import Result, result_of
 from attention.lab.sweeps.plots import Curves, Outcome, plot_curves, plot_fields
 from attention.lab.sweeps.trials import Trial
@@ -34,19 +35,15 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     )
     for trial, result in rows:
         if result and result["status"] == "failed":
-            told = f"failed: {trial.configuration} seed={trial.overrides['seed']}"
-            console.print(f"{told}: {result['reason']}", soft_wrap=True, highlight=False)
-    written = "results.csv"
+            name = f"{trial.configuration} seed={trial.overrides['seed']}"
+            console.print(f"failed: {name}: {result['reason']}", soft_wrap=True, highlight=False)
+    files = ["results.csv"]
     if importlib.util.find_spec("matplotlib"):
-        plot_curves(curves(folder, rows), folder / "curves.png")
-        written += ", curves.png"
-        if len({json.dumps(fields) for fields, _ in outcomes(rows)}) > 1:
-            plot_fields(outcomes(rows), folder / "fields.png")
-            written += ", fields.png"
+        files += _draw(folder, rows)
     else:
         console.print("nothing is drawn: matplotlib is in the extra `bench`")
-    console.print(f"in {folder}: {written}", soft_wrap=True)
-    done = next((result for _, result in rows if result and result["status"] == "done"), None)
+    console.print(f"in {folder}: {', '.join(files)}", soft_wrap=True)
+    done = next((result for _, result in rows if _is_done(result)), None)
     if done:
         run = folder / done["group"]
         console.print(
@@ -56,8 +53,17 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
         )
 
 
+def _draw(folder: Path, rows: Sequence[Row]) -> list[str]:
+    """Draws the plots that the rows allow, and returns the names of their files."""
+    plot_curves(curves(folder, rows), folder / "curves.png")
+    if len({json.dumps(fields) for fields, _ in outcomes(rows)}) == 1:
+        return ["curves.png"]
+    plot_fields(outcomes(rows), folder / "fields.png")
+    return ["curves.png", "fields.png"]
+
+
 def results_csv(rows: Sequence[Row]) -> str:
-    """A row a trial: its id, overrides, status, metrics, and where it lies."""
+    """A row for each trial: its id, overrides, status, metrics, and where its run lies."""
     table = []
     for trial, result in rows:
         result = result or {"status": "not trained"}
@@ -78,15 +84,15 @@ def results_csv(rows: Sequence[Row]) -> str:
 
 
 def by_configuration(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """What differs in nothing but the seed."""
-    found: dict[str, list[Row]] = {}
+    """The rows of each configuration: its trials differ in nothing but their seed."""
+    configurations: dict[str, list[Row]] = {}
     for trial, result in rows:
-        found.setdefault(trial.configuration, []).append((trial, result))
-    return found
+        configurations.setdefault(trial.configuration, []).append((trial, result))
+    return configurations
 
 
 def ranks(rows: Sequence[Row]) -> Table:
-    """A row a configuration, the best first; what has no result comes last."""
+    """A row for each configuration, the best first; those without a result come last."""
     fields = [name for name in rows[0][0].overrides if name != "seed"]
     table = Table(title="test, mean ± sd over seeds", title_justify="left")
     for name in fields:
@@ -99,70 +105,65 @@ def ranks(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _ranked(trials: Sequence[Row]) -> tuple[tuple[float, ...], dict[str, Any], list[str]]:
-    """Of a configuration: what it is ranked by, its overrides, and the cells of its results."""
-    tests = [result["test"] for _, result in trials if result and result["status"] == "done"]
-    values = {metric: _known(test["all"][metric] for test in tests) for metric in METRICS}
+def _ranked(rows: Sequence[Row]) -> tuple[tuple[float, ...], dict[str, Any], list[str]]:
+    """What a configuration is ranked by, its overrides, and the cells of its results."""
+    tests = _tests(rows)
+    spreads = {metric: mean_sd(test["all"][metric] for test in tests) for metric in METRICS}
     longest = max((int(length) for test in tests for length in test["by_length"]), default=0)
-    at_longest = _known(
+    at_longest = mean_sd(
         test["by_length"].get(str(longest), {}).get("exact_match") for test in tests
     )
-    rank = tuple(statistics.mean(values[m]) if values[m] else -1.0 for m in METRICS[:2])
-    count = str(len(tests)) if len(tests) == len(trials) else f"{len(tests)} of {len(trials)}"
-    exact, tokens, alignment = (_spread(values[metric]) for metric in METRICS)
-    return rank, trials[0][0].overrides, [count, exact, _spread(at_longest), tokens, alignment]
-
-
-def _known(values: Any) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _spread(values: Sequence[float]) -> str:
-    """`mean ± sd`, the mean alone of a single value, — of none."""
-    if not values:
-        return "—"
-    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{deviation}"
+    rank = tuple(_mean(spreads[metric], unknown=-1.0) for metric in METRICS[:2])
+    count = str(len(tests)) if len(tests) == len(rows) else f"{len(tests)} of {len(rows)}"
+    exact, tokens, alignment = (str(spreads[metric]) for metric in METRICS)
+    return rank, rows[0][0].overrides, [count, exact, str(at_longest), tokens, alignment]
 
 
 def outcomes(rows: Sequence[Row]) -> list[Outcome]:
-    """Of each configuration its overrides and its mean exact match, None without a result."""
-    found: list[Outcome] = []
+    """The overrides of each configuration and its mean exact match, None without a result."""
+    listed: list[Outcome] = []
     for trials in by_configuration(rows).values():
-        done = [result for _, result in trials if result and result["status"] == "done"]
-        values = _known(result["test"]["all"]["exact_match"] for result in done)
+        exact = mean_sd(test["all"]["exact_match"] for test in _tests(trials))
         fields = {name: v for name, v in trials[0][0].overrides.items() if name != "seed"}
-        found.append((fields, statistics.mean(values) if values else None))
-    return found
+        listed.append((fields, _mean(exact, unknown=None)))
+    return listed
+
+
+def _tests(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The test reports of the trials that are done."""
+    return [result["test"] for _, result in rows if result and _is_done(result)]
+
+
+def _is_done(result: Result | None) -> bool:
+    return result is not None and result["status"] == "done"
+
+
+def _mean(spread: MeanSd, unknown: Any) -> Any:
+    return spread.mean if spread.is_known else unknown
 
 
 def curves(folder: Path, rows: Sequence[Row]) -> Curves:
-    """Of each configuration, at each step, the validation exact match of its seeds."""
-    found: Curves = {}
-    lines: dict[str, dict[int, list[dict]]] = {}
+    """The validation exact match of every seed of each configuration, at each step."""
+    by_name: Curves = {}
+    of_groups: dict[str, dict[int, list[Line]]] = {}
     for name, trials in by_configuration(rows).items():
-        found[name] = {}
+        by_name[name] = {}
         for _, result in trials:
             if result is None:
                 continue
             group = result["group"]
-            if group not in lines:
-                lines[group] = _validations(folder / group)
-            for line in lines[group].get(result["replica"], []):
+            if group not in of_groups:
+                of_groups[group] = _validations(folder / group)
+            for line in of_groups[group].get(result["replica"], []):
                 if line["exact_match"] is not None:
-                    found[name].setdefault(line["step"], []).append(line["exact_match"])
-    return found
+                    by_name[name].setdefault(line["step"], []).append(line["exact_match"])
+    return by_name
 
 
-def _validations(run: Path) -> dict[int, list[dict]]:
+def _validations(run: Path) -> dict[int, list[Line]]:
     """The lines about validation in a run's log, by replica."""
-    found: dict[int, list[dict]] = {}
-    log = run / "metrics.jsonl"
-    for text in log.read_text().splitlines() if log.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            break  # the last line of a killed run
+    by_replica: dict[int, list[Line]] = {}
+    for line in read_lines(run):
         if line["kind"] == "validation":
-            found.setdefault(line.get("replica", 0), []).append(line)
-    return found
+            by_replica.setdefault(line.get("replica", 0), []).append(line)
+    return by_replica

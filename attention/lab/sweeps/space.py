@@ -1,7 +1,8 @@
-"""What `--random` asks for: draws from a space, such as configs/sweeps/copy.py describes.
+"""Random draws from a space, such as the file configs/sweeps/copy.py describes.
 
-The value of a field depends on `--random_seed`, the field and the number of the draw alone: the
-same command names the same trials, more draws begin with the fewer, and a field more changes none.
+The value of a field depends on three things alone: the seed of the draws, the name of the field and
+the number of the draw. So a command that is repeated names the trials it named before, a command
+that asks for more draws begins with those of fewer, and a further field changes no value of others.
 """
 
 import random
@@ -13,20 +14,20 @@ from attention.lab.errors import UsageError
 from attention.lab.sweeps.distributions import Range
 from attention.lab.sweeps.trials import Values, refuse_seeds
 
-TRIES = 100  # for every draw asked for, since draws may be alike
+TRIES = 100  # draws, for every one that is asked for, since draws may be alike
 
 Space = dict[str, Range | list[Any]]
 
 
 def read_space(file: str) -> Space:
-    """The space that a file describes.
+    """The space that a file describes: its `get_space()` returns it.
 
     Raises:
-      UsageError: it cannot be run, or describes none.
+      UsageError: the file cannot be run, or describes no space.
     """
     try:
-        found = runpy.run_path(file)
-        space = found["get_space"]() if "get_space" in found else None
+        names = runpy.run_path(file)
+        space = names["get_space"]() if "get_space" in names else None
     except Exception as error:  # it is somebody's program: anything may go wrong in it
         raise UsageError(f"--space={file}: {type(error).__name__}: {error}") from None
     if not isinstance(space, dict) or not space:
@@ -44,23 +45,23 @@ def read_space(file: str) -> Space:
 
 
 def draws(space: Space, count: int, seed: int) -> list[Values]:
-    """So many draws, no two alike.
+    """Draws from a space, no two of them alike.
 
     Raises:
-      UsageError: there are not so many.
+      UsageError: the space has fewer different draws than this count.
     """
-    found: list[Values] = []
+    distinct: list[Values] = []
     for number in range(TRIES * count):
         draw = _draw(space, number, seed)
-        if draw not in found:
-            found.append(draw)
-        if len(found) == count:
-            return found
-    raise UsageError(f"--random={count}: the space has {len(found)} different draws, fewer")
+        if draw not in distinct:
+            distinct.append(draw)
+        if len(distinct) == count:
+            return distinct
+    raise UsageError(f"--random={count}: the space has {len(distinct)} different draws, fewer")
 
 
 def extremes(space: Space, draw: Values) -> Iterator[Values]:
-    """A draw with one of its fields at an end of its range, or at a listed value."""
+    """Draws that differ from a draw in one field: either end of its range, or each listed value."""
     for field, values in space.items():
         for value in (values.low, values.high) if isinstance(values, Range) else values:
             yield draw | {field: str(value)}

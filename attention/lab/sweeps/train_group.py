@@ -1,6 +1,6 @@
-"""Trains a group of trials of a sweep: what `sweep.py` starts. It dies with who started it.
+"""Trains a group of trials of a sweep: what an engine starts. It dies with who started it.
 
-python scripts/sweep_group.py <folder of the sweep> <id of the group>
+python -m attention.lab.sweeps.train_group <folder of the sweep> <id of the group>
 """
 
 import os
@@ -18,16 +18,21 @@ from attention.lab.training.loop import train
 
 
 def main(folder: Path, group_id: str) -> int:
-    """The exit status: 0 if all trials are over, 1 if some failed; or else they are not over."""
+    """Trains the group, or goes on with it, and writes the results of its trials.
+
+    Returns:
+      The exit status: 0 if all trials are done, 1 if all are over and some failed; another
+      status if the training is not over.
+    """
     group = Group(folder, group_id)
-    settings = join([trial.settings for trial in group.trials])
+    trials = group.trials
+    settings = join([trial.settings for trial in trials])
     try:
-        status = train(settings, group.run.path, Console())
+        status = train(settings, group.run.path, Console()).exit_status
     except TrainingError as error:
-        count = len(group.trials)  # the error is of those that failed last
-        group.fail(
-            str(error) if count == 1 else f"all {count} of the group failed, the last {error}"
-        )
+        # It is about those trials alone that failed last.
+        several = f"all {len(trials)} of the group failed, the last "
+        group.fail(f"{several if len(trials) > 1 else ''}{error}")
         status = 1
     except (UsageError, OSError) as error:
         print(f"error: {error}", flush=True)

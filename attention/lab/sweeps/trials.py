@@ -1,18 +1,13 @@
-"""The trials of a sweep: what it asks for, checked by the flags of `train.py`."""
+"""The trials of a sweep: one for each combination of values and each seed; and their groups."""
 
 import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
-from attention.lab.commands.command_line import parse
-from attention.lab.configs import read_config
 from attention.lab.errors import UsageError
 from attention.lab.parallel.replicas import shared
 from attention.lab.settings import Settings, read_settings
@@ -20,7 +15,8 @@ from attention.lab.settings import Settings, read_settings
 BETWEEN_VALUES = re.compile(r",(?![^(\[]*[)\]])")  # a comma in brackets is part of a value
 COUNTED = ("seed", "num_seeds", "replicas")
 
-Values = dict[str, str]  # of each swept field, as it is typed
+Values = dict[str, str]  # the value of each swept field, as a person types it
+SettingsOf = Callable[[Values], Settings]
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,8 @@ class Trial:
     """One training of a sweep.
 
     Attributes:
-      overrides: what sets it apart: the value of each field of the grid, and the seed.
-      settings: all of it, of one replica.
+      overrides: what sets it apart from the others: the value of each swept field, and the seed.
+      settings: the whole experiment, of one replica.
     """
 
     overrides: dict[str, Any]
@@ -42,13 +38,13 @@ class Trial:
 
     @property
     def configuration(self) -> str:
-        """The overrides in words, without the seed: what a mean over seeds is of."""
+        """The overrides without the seed, in words: trials that share it differ in their seed."""
         fields = (f"{name}={value}" for name, value in self.overrides.items() if name != "seed")
         return " ".join(fields) or self.settings.name
 
 
 def short_hash(content: Any) -> str:
-    """Of anything that JSON can hold, whatever the order of its keys."""
+    """A hash of anything that JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -84,99 +80,40 @@ def refuse_seeds(field: str, where: str) -> None:
         raise UsageError(f"{where}: seeds are swept by --seeds, from config.seed on")
 
 
-def config_flags_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Of a command line that was parsed before: the config file, and the flags `--config.…`."""
-    file, fields = "", []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-") or name.partition(".")[0] != "config":
-            continue
-        value = value if equals else next(rest)
-        if name == "config":
-            file = value
-        else:
-            fields.append(f"--{name}={value}")
-    return file, fields
+def make_trials(
+    settings_of: SettingsOf, asked: Sequence[Values], seeds: int, asked_by: str = "--grid"
+) -> list[Trial]:
+    """A trial for each combination of values with each seed.
 
-
-@dataclass(frozen=True)
-class Command:
-    """What the trials of a sweep have in common.
-
-    Attributes:
-      file: the config file.
-      fields: flags `--config.…`.
-      flag: what asked for the trials, `--grid` or `--random`.
-    """
-
-    file: str
-    fields: Sequence[str]
-    flag: str = "--grid"
-
-    def settings(self, values: Values) -> Settings:
-        """Those of `train.py` with the same flags.
-
-        Raises:
-          UsageError: a field, a value or a combination is refused, as `train.py` would.
-        """
-        swept = [f"--config.{name}={value}" for name, value in values.items() if name != "score"]
-        score = f":{values['score']}" if "score" in values else ""
-        arguments = ["sweep.py", f"--config={self.file}{score}", *self.fields, *swept]
-        flag_values = flags.FlagValues()
-        config = config_flags.DEFINE_config_file(
-            "config", lock_config=True, flag_values=flag_values, sys_argv=arguments
-        )
-        try:
-            parse(flag_values, arguments)
-            return read_config(config.value)
-        except UsageError as error:
-            asked = " ".join(f"{name}={value}" for name, value in values.items())
-            raise UsageError(f"{self.flag} {asked}: {error}" if values else str(error)) from None
-
-    def refuse_twice(self, swept: Values) -> None:
-        """Refuses to sweep what a flag sets.
-
-        Raises:
-          UsageError: naming the flag.
-        """
-        if "score" in swept and ":" in self.file:
-            raise UsageError(
-                f"--config={self.file}: names a score, and so does {self.flag} score=…"
-            )
-        for field in self.fields:
-            name = field.partition("=")[0].removeprefix("--config.")
-            if name in swept:
-                raise UsageError(f"{field}: sets what {self.flag} {name}=… sweeps")
-
-
-def make_trials(command: Command, asked: Sequence[Values], seeds: int) -> list[Trial]:
-    """Each of what is asked for, with so many seeds.
+    Args:
+      settings_of: makes the settings of a combination; it refuses what `train.py` would refuse.
+      asked: the combinations.
+      seeds: how many, from the seed of the settings on.
+      asked_by: the flag that asks for the combinations, to be named in an error.
 
     Raises:
-      UsageError: a field, a value or a combination is refused, as `train.py` would.
+      UsageError: a field, a value or a combination is refused, or two trials are alike.
     """
-    command.refuse_twice(asked[0])
     by_id: dict[str, Trial] = {}
-    for trial in (trial for values in asked for trial in _with_seeds(command, values, seeds)):
-        if trial.id in by_id:
-            raise UsageError(f"{command.flag}: lists {trial.configuration} twice")
-        by_id[trial.id] = trial
+    for values in asked:
+        for trial in _with_seeds(settings_of(values), list(values), seeds):
+            if trial.id in by_id:
+                raise UsageError(f"{asked_by}: lists {trial.configuration} twice")
+            by_id[trial.id] = trial
     return list(by_id.values())
 
 
-def _with_seeds(command: Command, values: Values, seeds: int) -> Iterator[Trial]:
-    settings = command.settings(values)
+def _with_seeds(settings: Settings, swept: Sequence[str], seeds: int) -> Iterator[Trial]:
     if settings.num_replicas > 1:
         raise UsageError(f"config.num_seeds={settings.num_seeds}: seeds are swept by --seeds")
     read_settings({**settings.model_dump(), "num_seeds": seeds})  # the last seed is in range
-    overrides = {name: _value(settings, name) for name in values}
+    overrides = {name: _value(settings, name) for name in swept}
     for seed in range(settings.seed, settings.seed + seeds):
         yield Trial({**overrides, "seed": seed}, settings.model_copy(update={"seed": seed}))
 
 
 def _value(settings: Settings, name: str) -> Any:
-    """Of a field by its dotted path, as it was understood: 1e-3 and 0.001 are one value."""
+    """The value of a field, given by its dotted path, as it was read: 1e-3 and 0.001 are equal."""
     if name == "score":
         return settings.score.name
     value: Any = json.loads(settings.model_dump_json())
@@ -186,7 +123,12 @@ def _value(settings: Settings, name: str) -> Any:
 
 
 def in_groups(trials: Iterable[Trial], most: int | None = None) -> list[list[Trial]]:
-    """The trials that one program can train at once, together; no more than so many."""
+    """Groups of trials that one program can train at once.
+
+    Args:
+      trials: in the order in which the groups will have them.
+      most: the largest number of trials in a group; None where any number will do.
+    """
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(shared(trial.settings).model_dump_json(), []).append(trial)

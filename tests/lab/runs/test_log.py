@@ -6,7 +6,7 @@ import pytest
 from small import small
 from tensorboardX.proto.event_pb2 import Event
 
-from attention.lab.runs.log import Log
+from attention.lab.runs.log import TAIL_BYTES, Log, last_step, read_lines
 
 
 def lines(path):
@@ -97,6 +97,43 @@ def test_a_half_written_line_is_dropped_also_if_it_is_the_only_one(tmp_path):
     with Log(tmp_path, small(), 10) as log:
         log.scalars(11, "train", {0: {}})
     assert lines(tmp_path) == [{"step": 11, "kind": "train"}]
+
+
+def test_a_line_can_be_read_as_soon_as_it_is_logged(tmp_path):
+    with Log(tmp_path, small(), 0) as log:
+        for step in (5, 10):
+            log.scalars(step, "train", {0: {"loss": 0.25}})
+            assert last_step(tmp_path) == step
+        assert [line["step"] for line in read_lines(tmp_path)] == [5, 10]
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "newest"),
+    [
+        (None, [], None),
+        ("", [], None),
+        ('{"step": 3', [], None),
+        ('{"step": 3}\n', [3], 3),
+        ('{"step": 3}\n{"step": 5}\n{"step": 7, "ki', [3, 5], 5),
+        ('{"step": 3}\n{"step": 57}', [3, 57], 57),  # whole but for its newline
+    ],
+)
+def test_a_half_written_line_is_not_read(tmp_path, content, steps, newest):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_text(content)
+    assert [line["step"] for line in read_lines(tmp_path)] == steps
+    assert last_step(tmp_path) == newest
+
+
+@pytest.mark.parametrize("half", ["", '{"step": 9, "nam'])
+def test_the_newest_step_is_read_from_the_end_of_a_large_file(tmp_path, half):
+    long = {"step": 7, "values": TAIL_BYTES // 3 * "x"}  # so that the tail begins within a line
+    content = "not to be read\n" + 4 * (json.dumps(long) + "\n") + half
+    (tmp_path / "metrics.jsonl").write_text(content)
+    assert last_step(tmp_path) == 7
+    too_long = json.dumps(long | {"values": TAIL_BYTES * "x"}) + "\n"
+    (tmp_path / "metrics.jsonl").write_text(too_long)
+    assert last_step(tmp_path) is None
 
 
 def test_everything_is_on_disk_after_a_flush(tmp_path):

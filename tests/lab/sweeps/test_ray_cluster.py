@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from command_lines import COPY, ROOT, TINY, run
 from small import files
-from test_command_line import COPY, ROOT, TINY, run
-from test_sweep import SCRIPTS, SWEEP, here, is_locked, wait_for  # noqa: F401 - a fixture
-
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+from small_sweeps import SWEEP, is_locked, wait_for
 
 FLAGS = [COPY, *TINY, "--grid=score=linear,dot", "--workdir=sweep", "--engine=ray"]
 
@@ -31,14 +29,14 @@ FLAGS = [COPY, *TINY, "--grid=score=linear,dot", "--workdir=sweep", "--engine=ra
         (["--engine=local", "--address=auto"], "--address=auto: of engine ray"),
     ],
 )
-def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):  # noqa: F811
+def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):
     status, out, err = run(monkeypatch, SWEEP, *FLAGS, *flags)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert told in err
     assert files(here) == {}
 
 
-def test_without_ray_the_extra_is_named(monkeypatch, here):  # noqa: F811
+def test_without_ray_the_extra_is_named(monkeypatch, here):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, _, err = run(monkeypatch, SWEEP, *FLAGS)
     assert (status, files(here)) == (2, {})
@@ -87,6 +85,11 @@ def parent(process):
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def imports_jax(process):
+    """Whether a process, by its number, has loaded the library that JAX is made of."""
+    return "jaxlib" in Path(f"/proc/{process}/maps").read_text()
+
+
 def training():
     """The processes that train a group of a sweep in this directory."""
     found = []
@@ -95,12 +98,12 @@ def training():
             arguments = (place / "cmdline").read_bytes().split(b"\0")
         except OSError:  # it has ended
             continue
-        if str(SCRIPTS / "sweep_group.py").encode() in arguments:
-            found += [int(place.name)] if str(Path.cwd() / "sweep").encode() in arguments else []
+        if {b"attention.lab.sweeps.train_group", bytes(Path.cwd() / "sweep")} <= set(arguments):
+            found.append(int(place.name))
     return found
 
 
-def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tmp_path):  # noqa: F811
+def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tmp_path):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     groups, trials = here / "sweep" / "groups", here / "sweep" / "trials"
@@ -111,7 +114,10 @@ def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tm
     with fake_cluster() as (address, second, kill_second), driver(address) as killed:
         wait_for(lambda: len(locked()) == 2)
         first = training()
-        (worker,) = {parent(one) for one in first if parent(parent(one)) != second}
+        wait_for(lambda: all(map(imports_jax, first)))
+        workers = {parent(child) for child in first}
+        assert not any(map(imports_jax, workers))  # which would take them seconds
+        (worker,) = {worker for worker in workers if parent(worker) != second}
         os.kill(worker, signal.SIGKILL)
         kill_second()
         wait_for(lambda: not set(first) & set(training()), 10)

@@ -1,0 +1,29 @@
+"""Running the scripts as a person does, but in this process; and an experiment small enough."""
+
+import contextlib
+import io
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COPY = f"--config={ROOT / 'configs' / 'copy.py'}"
+TINY = [
+    *("--config.train.steps=2", "--config.train.batch_size=3", "--config.task.max_length=3"),
+    *("--config.model.dim=4", "--config.eval.sequences=5", "--config.eval.lengths=(3,)"),
+]
+
+
+def run(monkeypatch, script, *arguments):
+    """Exit status, standard output and standard error of a script, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return end.value.code, out.getvalue(), err.getvalue()

@@ -1,0 +1,70 @@
+"""That the folder of a sweep says what has been done, whoever is killed."""
+
+import pytest
+from small_sweeps import finish, trials_of
+
+from attention.lab.errors import UsageError
+from attention.lab.sweeps.folder import begin, check, left, make_group, result_of
+
+
+def test_a_sweep_may_grow(begun):
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group)
+    group.record()
+    more = trials_of(["score=linear,dot"], 3)
+    check(folder, more)
+    begin(folder, more)
+    assert left(folder, more) == more[3:]
+    with pytest.raises(UsageError, match="6 trials there, 3 now, 3 common"):
+        check(folder, trials)
+
+
+def test_what_was_trained_but_not_recorded_is_recorded_not_trained_again(begun):
+    folder, trials = begun
+    group = make_group(folder, trials)
+    assert group.trials == trials
+    group.run.path.mkdir()
+    assert make_group(folder, trials).run.path.exists()  # half done: to be gone on with
+    finish(group)
+    assert left(folder, trials) == trials
+    begin(folder, trials)
+    assert left(folder, trials) == []
+    results = [result_of(folder, trial) for trial in trials]
+    assert [(r["replica"], r["group"]) for r in results] == [
+        (number, f"groups/{group.id}") for number in range(3)
+    ]
+    assert results[2]["test"]["all"]["exact_match"] == 0.2
+
+
+def test_what_failed_is_tried_again_alone_and_anew(begun):
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group, failed=[1])
+    group.record()
+    assert left(folder, trials) == trials[1:2]
+    assert "not finite" in result_of(folder, trials[1])["reason"]
+
+    again = make_group(folder, trials[1:2])
+    assert again.id != group.id
+    again.run.path.mkdir()
+    again.fail("no hope")
+    again.record()
+    assert left(folder, trials) == trials[1:2]
+
+    again = make_group(folder, trials[1:2])
+    assert not again.run.path.exists()
+    assert not again.is_over()
+    finish(again)
+    again.record()
+    group.record()  # which still says that it failed
+    assert left(folder, trials) == []
+
+
+def test_a_folder_of_something_else_is_refused(here):
+    (here / "mine").mkdir()
+    (here / "mine" / ".lock").touch()
+    check(here / "mine", [])
+    (here / "mine" / "thesis.txt").touch()
+    with pytest.raises(UsageError, match=r"mine: is there and holds no sweep"):
+        check(here / "mine", [])

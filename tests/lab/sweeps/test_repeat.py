@@ -1,0 +1,79 @@
+"""That `scripts/repeat.py` trains every seed, and reports their mean."""
+
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from command_lines import COPY, ROOT, TINY, run
+from small import files
+
+from attention.lab.commands.repeat import cells
+
+REPEAT = "scripts/repeat.py"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "--config is missing"),
+        ([COPY, "--seeds=8-7"], "--seeds=8-7: name the first and last, as 100-107"),
+        ([COPY, "--seeds=a-b"], "--seeds=a-b: name the first and last"),
+        ([COPY, "--seeds="], "--seeds=: name the first and last"),
+        ([COPY, "--config.num_seeds=2"], "num_seeds is for train.py alone"),
+        ([COPY, "--", "--config.num_seeds=2"], "num_seeds is for train.py alone"),
+        ([COPY, "--config.seed=3"], "--config.seed: the seeds are those of --seeds"),
+        ([COPY, "--", "--config.train.stepz=3"], "--config.train.stepz"),
+        ([COPY, "--nonsense=3"], "Unknown command line flag 'nonsense'"),
+    ],
+)
+def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here, flags, told):
+    status, out, err = run(monkeypatch, REPEAT, *flags)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert told in err
+    assert files(here) == {}
+
+
+def test_training_that_fails_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=5))
+    done = run(monkeypatch, REPEAT, COPY, "--seeds=7")
+    assert done == (1, "", "error: seed 7: the training ended with status 5\n")
+
+
+def test_a_cell_is_a_mean_over_runs_and_a_dash_where_a_run_does_not_know():
+    def report(exact, alignment, seconds):
+        metrics = {"exact_match": exact, "token_accuracy": 0.5, "alignment_accuracy": alignment}
+        return {"all": metrics, "by_length": {"3": metrics}, "step": 200, "seconds": seconds}
+
+    reports = [report(0.25, None, 1.0), report(0.75, 0.5, 4.0)]
+    expected = ["0.5000 ± 0.3536", "0.2500", "0.5000", "—", "200", "2.5 ± 2.1"]
+    assert cells(reports, "all") == cells(reports, "3") == expected
+    unknown = [report(None, 0.5, None), report(0.75, 0.5, 4.0)]
+    assert cells(unknown, "all") == ["—", "—", "0.5000", "0.5000", "200", "—"]
+
+
+def test_every_seed_is_trained_once(monkeypatch, here, tmp_path):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+    def rows(seeds):
+        command = [sys.executable, ROOT / REPEAT, COPY, f"--seeds={seeds}", *TINY[:3], "--"]
+        done = subprocess.run([*command, *TINY[3:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [line.split(" | ") for line in done.stdout.splitlines()]
+
+    heading, _, mixed, longest = rows("7")
+    assert heading[0] == "| config"
+    assert mixed[0] == " ".join(["|", COPY.partition("=")[2], *TINY])
+    assert [mixed[1], longest[1], mixed[6]] == ["all", "3", "2"]
+    assert re.fullmatch(r"\d+\.\d \|", mixed[7])
+    (run_path,) = (here / "runs" / "repeat").iterdir()
+    assert run_path.name.startswith("copy.py-config.train.steps=2-")
+    assert run_path.name.endswith("-7")
+    before = files(run_path)
+
+    *_, mixed, longest = rows("7-8")
+    assert mixed[7] == longest[7] == "— |"  # since nobody timed the first of them
+    assert files(run_path) == before
+    assert len(list((here / "runs" / "repeat").iterdir())) == 2

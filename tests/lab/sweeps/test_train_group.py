@@ -1,0 +1,19 @@
+"""Of `attention.lab.sweeps.train_group`."""
+
+from attention.lab.errors import TrainingError
+from attention.lab.sweeps import train_group
+from attention.lab.sweeps.folder import make_group, result_of
+
+
+def test_the_error_of_the_last_to_fail_is_not_told_of_each(begun, monkeypatch):
+    def fail(settings, *_):
+        raise TrainingError(f"at step 5 {settings.num_replicas} have no loss")
+
+    monkeypatch.setattr(train_group, "train", fail)
+    folder, trials = begun
+    for some in (trials[:2], trials[2:]):
+        assert train_group.main(folder, make_group(folder, some).id) == 1
+    assert [result_of(folder, trial)["reason"] for trial in trials] == [
+        *2 * ["all 2 of the group failed, the last at step 5 2 have no loss"],
+        "at step 5 1 have no loss",
+    ]
