@@ -1,57 +1,19 @@
 """What a person sees who runs `train.py` and `eval.py`."""
 
-import contextlib
-import io
 import json
 import os
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from absl.testing import flagsaver
+from command_lines import COPY, ROOT, TINY, run
 from small import files, small
 
+from attention.lab.commands import train
+from attention.lab.errors import TrainingError
 from attention.lab.parallel import hosts
 from attention.lab.runs.directory import open_for_training
-from attention.lab.training import loop
 from attention.scores import SCORES
-
-ROOT = Path(__file__).parents[3]
-# Of ml_collections, which loads config files in the old way.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
-COPY = f"--config={ROOT / 'configs' / 'copy.py'}"
-TINY = [
-    *("--config.train.steps=2", "--config.train.batch_size=3", "--config.task.max_length=3"),
-    *("--config.model.dim=4", "--config.eval.sequences=5", "--config.eval.lengths=(3,)"),
-]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """An empty directory to work in."""
-    path = tmp_path / "here"
-    path.mkdir()
-    monkeypatch.chdir(path)
-    return path
-
-
-def run(monkeypatch, script, *arguments):
-    """Exit status, standard output and standard error of a script, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    monkeypatch.setattr(sys, "argv", [script, *arguments])
-    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # the config file before
-    with (
-        flagsaver.flagsaver(),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as end,
-    ):
-        runpy.run_path(str(ROOT / script), run_name="__main__")
-    return end.value.code, out.getvalue(), err.getvalue()
-
 
 def start(directory, script, *arguments):
     """A script in a process of its own."""
@@ -257,24 +219,24 @@ def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
     assert files(here) == before
 
 
-@pytest.mark.parametrize("error", [loop.TrainingError("no\nhope"), OSError("no hope")])
+@pytest.mark.parametrize("error", [TrainingError("no\nhope"), OSError("no hope")])
 def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, error):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(train, "train", fail)
     assert run(monkeypatch, "train.py", COPY) == (1, "", "error: no hope\n")
 
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(OSError("disk full"), "error: disk full\n"), (loop.TrainingError("no"), "")],
+    [(OSError("disk full"), "error: disk full\n"), (TrainingError("no"), "")],
 )
 def test_of_several_processes_each_tells_what_went_wrong_in_it_alone(monkeypatch, error, told):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(loop, "train", fail)
+    monkeypatch.setattr(train, "train", fail)
     monkeypatch.setattr(hosts, "is_first", lambda: False)
     assert run(monkeypatch, "train.py", COPY) == (1, "", told)
 
