@@ -89,10 +89,8 @@ def _put_aside(path: Path) -> None:
 
 
 def _delete(path: Path) -> None:
-    """Deletes a directory, if it is there; under another name, so that no half of it is read."""
-    gone = path.with_name(f"{path.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)  # left by a kill
+    """Deletes a directory, if it is there; half of it would be a run that nobody began."""
     if path.exists():
         with alone(path):
-            path.rename(gone)
-        shutil.rmtree(gone)
+            (path / "config.json").unlink(missing_ok=True)
+            shutil.rmtree(path)

@@ -102,6 +102,11 @@ def test_a_mixed_row_counts_its_runs(drawn, tmp_path):
     copy, lookup = tables_of(claim.finding(results, QUICK, tmp_path))[0][2:4]
     assert copy.endswith(f"| {CODE[:7]} |")
     assert lookup.endswith(f"| {CODE[:7]} ×4, fedcba9 ×1 |")
+    results = results_for(claim, FULL, lambda _: 0.5)
+    odd = score_grid.scores(FULL)["lookup", "gatv2"]  # has no column
+    results[odd] = dataclasses.replace(results[odd], code_hash="fedcba987654")
+    lookup = tables_of(claim.finding(results, FULL, tmp_path))[0][3]
+    assert lookup.endswith(f"| {CODE[:7]} |")
 
 
 def test_costs_are_found_where_they_are_kept(drawn, tmp_path):
