@@ -1,4 +1,4 @@
-"""What attention costs as length grows, for `claims.py`: measured once, kept in a file."""
+"""What attention costs as length grows: measured once, kept in a file."""
 
 import json
 import os
@@ -12,27 +12,50 @@ import numpy as np
 
 from attention.lab.benchmarks import contenders as contending
 from attention.lab.benchmarks.contenders import PARTS, PICKED, PLAIN
-from attention.lab.commands import benchmark as benchmark
+from attention.lab.benchmarks.measuring import SEED, in_turn
+from attention.lab.claims.results import UNKNOWN
+from attention.lab.claims.size import Size
 from attention.lab.runs.files import write_atomically
-from attention.lab.runs.version import code_version
+from attention.lab.runs.version import code_hash, code_version
 
 FORMS = {"KeyOnly": "linear, causal", "InnerProduct": "dot", "Additive": "mlp"}
-LENGTHS = {False: (256, 512, 1024, 2048, 4096), True: (256, 512, 1024, 2048, 4096, 8192)}
-ROUNDS = {False: 3, True: 7}
 MEMORY_GB = 1.5
 
 Cost = dict[str, Any]
 
 
-def measured(file: Path, full: bool) -> list[Cost]:
-    """A row a form, length and contender: seconds and bytes of forward and backward, and where."""
-    if file.exists():
-        return json.loads(file.read_text())
-    where = {"measured": f"{machine()}; code {code_version()}"}  # the page may be made elsewhere
-    rows = [row | where for name in FORMS for n in LENGTHS[full] for row in _measure(name, n, full)]
+def measured(file: Path, size: Size, *, refresh: bool = False) -> list[Cost]:
+    """What the file says; it is written first where there is none.
+
+    Args:
+      file: where the measurements are kept.
+      size: lengths and rounds.
+      refresh: whether what other sources were measured by counts as none.
+
+    Returns:
+      For each form, length and contender: seconds and bytes of forward and backward, where they
+      were measured, and the hash of the sources.
+    """
+    rows = kept(file)
+    if rows is not None and not (refresh and {code_of(row) for row in rows} != {code_hash()}):
+        return rows
+    # The page may be made elsewhere, and by other sources.
+    made_by = {"measured": f"{machine()}; code {code_version()}", "code_hash": code_hash()}
+    lengths = size.cost_lengths
+    rows = [row | made_by for form in FORMS for n in lengths for row in _measure(form, n, size)]
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(rows, indent=1) + "\n")
     return rows
+
+
+def kept(file: Path) -> list[Cost] | None:
+    """What was measured before, None if nothing was."""
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def code_of(row: Cost) -> str:
+    """The hash of the sources that were measured; `UNKNOWN` if the row says none."""
+    return row.get("code_hash", UNKNOWN)
 
 
 def machine() -> str:
@@ -41,15 +64,15 @@ def machine() -> str:
     return f"{platform.machine()}, {cores}, {jax.default_backend()}; jax {jax.__version__}"
 
 
-def _measure(form: str, length: int, full: bool) -> list[Cost]:
+def _measure(form: str, length: int, size: Size) -> list[Cost]:
     name = FORMS[form]
-    arrays, cotangent = contending.draw(name, (1, length, length), benchmark.SEED)
+    arrays, cotangent = contending.draw(name, (1, length, length), SEED)
     only = (PICKED, PLAIN)
     programs = contending.programs(name, arrays, cotangent, MEMORY_GB, False, only)
     for program in programs.values():
         for run in program.runs.values():
             run()  # the first call is not timed
-    times = benchmark.in_turn(programs, PARTS[1], ROUNDS[full])
+    times = in_turn(programs, PARTS[1], size.cost_rounds)
     return [
         {
             "form": form,
@@ -70,9 +93,16 @@ def exponent(lengths: list[int], costs: list[float]) -> float:
 
 
 def exponents(rows: list[Cost], form: str, by: str, what: str) -> float:
-    """Of the longer half of the lengths that were measured: short ones show what is fixed."""
+    """The exponent over the longer half of the measured lengths: short ones show what is fixed.
+
+    Args:
+      rows: all that was measured.
+      form: of the score.
+      by: the contender.
+      what: `seconds` or `bytes`.
+    """
     points = [
-        (row["length"], row[what])
+        (row["length"], float(row[what]))
         for row in rows
         if (row["form"], row["by"]) == (form, by) and row[what]
     ]

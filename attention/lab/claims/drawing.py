@@ -1,10 +1,12 @@
-"""The figures of `claims.py`; matplotlib is in the extra `bench`."""
+"""The figures of the page; matplotlib is in the extra `bench`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-Points = Mapping[Any, tuple[float, float]]  # a value and its standard deviation, by place
+from attention.lab.analysis.mean_sd import MeanSd
+
+Points = Mapping[int, MeanSd]  # by length
 
 
 def lines(
@@ -15,7 +17,15 @@ def lines(
     y: str,
     log_y: bool = False,
 ) -> None:
-    """A panel each, a line a series over a logarithmic axis, with its standard deviation."""
+    """Draws panels side by side, a line for each series over a logarithmic axis of lengths.
+
+    Args:
+      path: of the PNG file.
+      panels: series of points by the title of the panel and the label of the series.
+      x: what the horizontal axis shows.
+      y: what the vertical axis shows.
+      log_y: whether the vertical axis is logarithmic; else it is for shares, 0 to 1.
+    """
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(
         1,
@@ -28,11 +38,15 @@ def lines(
     markers = "osv^D*PXhd"
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
         for number, (label, points) in enumerate(series.items()):
-            places = list(points)
-            values, deviations = zip(*points.values(), strict=True)
-            style = f"{markers[number % len(markers)]}-"
             axis.errorbar(
-                places, values, deviations, fmt=style, label=label, markersize=4, capsize=2, lw=1.2
+                list(points),
+                [point.mean for point in points.values()],
+                [point.sd for point in points.values()],
+                fmt=f"{markers[number % len(markers)]}-",
+                label=label,
+                markersize=4,
+                capsize=2,
+                lw=1.2,
             )
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:.0f}")
@@ -50,7 +64,7 @@ def lines(
 def heat_map(
     path: Path, rows: Sequence[str], columns: Sequence[str], values: Any, *, title: str
 ) -> None:
-    """A square a value between 0 and 1, with the value in it; empty where it is NaN."""
+    """Draws a square for each value between 0 and 1, the value in it; empty where it is NaN."""
     pyplot = _pyplot()
     size = (0.9 * len(columns) + 1.8, 0.5 * len(rows) + 1.2)
     figure, axis = pyplot.subplots(figsize=size, layout="constrained")
@@ -76,7 +90,7 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Under another name first: a kill leaves the old figure."""
+    """Saves under another name first: a kill leaves the old figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.new{path.suffix}")
     figure.savefig(temporary, dpi=90)

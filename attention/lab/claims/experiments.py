@@ -1,22 +1,18 @@
-"""Experiments of `claims.py`: what they are, running them once, and reading their results."""
+"""Experiments behind the claims: a config file, a score, and what is changed in the config."""
 
 import hashlib
-import importlib.util
-import json
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-from rich.console import Console
+from attention.lab import configs
+from attention.lab.claims.size import Size
+from attention.lab.errors import UsageError
+from attention.lab.settings import Settings
 
-from attention.lab.errors import TrainingError
-from attention.lab.settings import Settings, read_settings
-from attention.lab.training.loop import train
+FIRST_SEED = 100
 
-REPOSITORY = Path(__file__).parent.parent
 Changes = tuple[tuple[str, Any], ...]
 
 
@@ -35,116 +31,52 @@ class Experiment:
     changes: Changes
 
     def settings(self) -> Settings:
-        """Its checked settings.
+        """The checked settings.
 
         Raises:
-          UsageError: it cannot be run; in words.
+          UsageError: the experiment cannot be run; in words.
         """
-        config = read_config_file(self.config, self.score)
-        config.update_from_flattened_dict(dict(self.changes))
-        return read_settings(config.to_dict())
+        config = configs.load(str(checkout() / "configs" / f"{self.config}.py"), self.score)
+        configs.change(config, dict(self.changes))
+        return configs.read_config(config)
+
+
+# Experiments by what sets them apart: the row and the column of a table.
+Grid = dict[tuple[Any, Any], Experiment]
+
+
+def checkout() -> Path:
+    """The checkout in which the command is run: config files, the page and the runs lie there.
+
+    Raises:
+      UsageError: the current directory lies in none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "configs").is_dir():
+            return folder
+    raise UsageError(f"{here} is in no checkout of this project: no configs/ there or above")
 
 
 def experiment(config: str, score: str, changes: Mapping[str, Any]) -> Experiment:
-    """One that compares equal however its changes are ordered."""
+    """An experiment that compares equal to another with its changes in any order."""
     return Experiment(config, score, tuple(sorted(changes.items())))
 
 
-def read_config_file(name: str, score: str) -> ConfigDict:
-    path = REPOSITORY / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"config_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(score)
+def of_size(size: Size, config: str, score: str, changes: Mapping[str, Any]) -> Experiment:
+    """An experiment of this size; `changes` come last, and win."""
+    shared = {
+        "seed": FIRST_SEED,
+        "num_seeds": size.seeds,
+        "eval.sequences": size.sequences,
+        "train.eval_every_steps": 100_000,  # the end is enough
+    }
+    return experiment(config, score, {**shared, **size.changes.get(config, {}), **changes})
 
 
 def folder(settings: Settings) -> str:
-    """Readable, and another one for any other settings."""
+    """A readable name for the directory of a run; other settings have another name."""
     digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:10]
     model, task = settings.model, settings.task
     words = (task.name, task.max_length, model.decoder, settings.score.name)
     return "-".join([*map(str, words), digest])
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run measured, on test sequences.
-
-    Attributes:
-      replicas: a report each, of `result.json`; those that failed are left out.
-      failed: how many did.
-      seconds: of the whole run: all replicas, compilation and evaluation.
-      steps: updates of each replica.
-      code_version: of the code that began the run.
-    """
-
-    replicas: list[dict[str, Any]]
-    failed: int = 0
-    seconds: float = 0.0
-    steps: int = 0
-    code_version: str = ""
-
-    def values(self, metric: str, length: int | None = None) -> list[float]:
-        """A metric of each replica, of mixed lengths or of one; empty where nothing has it."""
-        found = [
-            replica["all"] if length is None else replica["by_length"][str(length)]
-            for replica in self.replicas
-        ]
-        return [report[metric] for report in found if report[metric] is not None]
-
-    def spread(self, metric: str, length: int | None = None) -> "Spread":
-        """Its mean and standard deviation."""
-        return spread(self.values(metric, length))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation; NaN where there is no value, 0 of a single one."""
-
-    mean: float
-    sd: float
-
-    def __str__(self) -> str:
-        if self.mean != self.mean:
-            return "—"
-        return f"{self.mean:.4f}" + (f" ± {self.sd:.4f}" if self.sd else "")
-
-
-def spread(values: list[float]) -> Spread:
-    if not values:
-        return Spread(float("nan"), 0.0)
-    return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-
-
-def cached(each: Experiment, folders: Path) -> Result | None:
-    """The result of a finished run, None of any other."""
-    path = folders / folder(each.settings())
-    file = path / "result.json"
-    if not file.exists():
-        return None
-    result, record = json.loads(file.read_text()), json.loads((path / "config.json").read_text())
-    replicas = [one for one in result["test"]["replicas"] if not one["failed"]]
-    failed = len(result["test"]["replicas"]) - len(replicas)
-    version = record["code_version"]
-    return Result(replicas, failed, result["seconds"], result["step"], version)
-
-
-def run(each: Experiment, folders: Path, console: Console) -> Result | None:
-    """Its result, from the run that is there or from a new one; None where all replicas failed.
-
-    Raises:
-      KeyboardInterrupt: the run was interrupted, and saved; it goes on when called again.
-    """
-    if found := cached(each, folders):
-        return found
-    settings = each.settings()
-    try:
-        status = train(settings, folders / folder(settings), console)
-    except TrainingError as error:
-        console.print(f"{folder(settings)}: {error}")
-        return None
-    if status > 128:
-        raise KeyboardInterrupt
-    return cached(each, folders)
