@@ -156,7 +156,9 @@ def test_a_task_of_ones_own_trains_and_is_evaluated_with_its_settings(mine, tmp_
 
 def test_the_settings_of_a_task_of_ones_own_are_flags(mine):
     flags = [f"--config.task.name={mine}:Ones", "--config.task.symbol_number", "3"]
-    settings = settings_of(str(ROOT / "configs" / "copy.py"), [*flags, "--config.task.max_length=7"])
+    settings = settings_of(
+        str(ROOT / "configs" / "copy.py"), [*flags, "--config.task.max_length=7"]
+    )
     assert settings.task.model_dump() == {
         "name": f"{mine}:Ones",
         "max_length": 7,
@@ -187,7 +189,9 @@ def test_a_decoder_of_ones_own_trains_with_its_settings(mine):
 def test_an_encoder_of_ones_own_trains_with_its_settings(mine):
     chosen = {"model.encoder": f"{mine}:ShiftEncoder", "model.shift": 0.75}
     experiment, state = updated(small(chosen))
-    assert experiment.model(jax.tree.map(lambda leaf: leaf[0], state.parameters)).encoder.shift == 0.75
+    assert (
+        experiment.model(jax.tree.map(lambda leaf: leaf[0], state.parameters)).encoder.shift == 0.75
+    )
 
 
 def test_a_normalizer_of_ones_own_trains(mine):

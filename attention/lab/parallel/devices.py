@@ -101,7 +101,7 @@ def _along(axis: int | None) -> list[str | None]:
 
 
 def _widest(shape: tuple[int, ...], sharers: int) -> int | None:
-    """The largest axis whose size the sharers divide; the first of several. None if there is none."""
+    """The largest axis whose size the sharers divide, the first of several; None without any."""
     axes = [axis for axis, size in enumerate(shape) if size % sharers == 0]
     return max(axes, key=lambda axis: shape[axis]) if axes else None
 

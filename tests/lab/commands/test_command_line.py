@@ -15,6 +15,7 @@ from attention.lab.parallel import hosts
 from attention.lab.runs.directory import open_for_training
 from attention.scores import SCORES
 
+
 def start(directory, script, *arguments):
     """A script in a process of its own."""
     return subprocess.Popen(
