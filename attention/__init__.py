@@ -1,6 +1,6 @@
 """Attention with any score function: a few lines about two vectors, and everything else follows."""
 
-from attention import biases, masks, normalizers
+from attention import biases, masks, normalizers, recurrence
 from attention.attend import attend, attend_sharded, attend_with_weights
 from attention.forms import Additive, InnerProduct, KeyOnly, Pairwise, form_of
 from attention.layers import Attention
@@ -19,7 +19,7 @@ from attention.scores import (
     Trilinear,
     Uniform,
 )
-from attention.statistics import Statistics, statistics
+from attention.weight_statistics import Statistics, statistics
 
 __all__ = [
     "MLP",
@@ -48,5 +48,6 @@ __all__ = [
     "form_of",
     "masks",
     "normalizers",
+    "recurrence",
     "statistics",
 ]

@@ -1,7 +1,13 @@
-"""`attend`: from a form to its context, by the algorithm that serves it best."""
+"""`attend`: from a form to its context, by the algorithm that serves it best.
 
+An algorithm says itself what it cannot serve and what it costs, see `Algorithm`. A new one is
+a file in `attention.algorithms` and an entry in `ALGORITHMS`.
+"""
+
+import functools
 import math
-from typing import Literal
+from collections import Counter
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -18,30 +24,22 @@ from attention.algorithms import (
     sharded,
     streaming,
 )
+from attention.algorithms.request import PLATFORMS, Algorithm, Request, check, keeps_pairs
 from attention.biases import Bias
-from attention.forms import (
-    Additive,
-    Form,
-    InnerProduct,
-    KeyOnly,
-    Pairwise,
-    as_pytree,
-    size_of,
-)
-from attention.masks import Both, Causal, Mask
-from attention.normalizers import NORMALIZERS, Normalizer
-from attention.pytrees import field_names
+from attention.forms import Form
+from attention.masks import Mask
+from attention.normalizers import Normalizer, find_normalizer
 
-Implementation = Literal[
-    "dense", "streaming", "additive", "inner_product", "cudnn", "key_only", "prefix"
-]
-
-# From so many pairs on, in all, tiles are faster than whole arrays, which leave the caches.
-STREAMING_PAIRS = 2**20
-# A Pairwise score may compute a long vector a pair: whole arrays of those leave them sooner.
-STREAMING_PAIRWISE_PAIRS = 2**18
-# From so many terms on, in all, the loops that save arrays of them cost less than those.
-ADDITIVE_TERMS = 2**22
+# By the names that `implementation` takes. Of algorithms with equal costs the first is picked.
+ALGORITHMS: dict[str, Algorithm] = {
+    "key_only": key_only,
+    "prefix": prefix,
+    "inner_product": inner_product,
+    "additive": additive,
+    "streaming": streaming,
+    "dense": dense,
+    "cudnn": cudnn,
+}
 
 
 def attend(
@@ -50,8 +48,8 @@ def attend(
     *,
     mask: Mask | None = None,
     bias: Bias | None = None,
-    normalizer: str = "softmax",
-    implementation: Implementation | None = None,
+    normalizer: str | Normalizer = "softmax",
+    implementation: str | None = None,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query: the values, mixed by the normalized scores.
 
@@ -64,57 +62,28 @@ def attend(
       mask: which query may attend to which key. A query that may attend to none gets a
         context of zero.
       bias: what positions add to the scores, see `attention.biases`.
-      normalizer: a key of `NORMALIZERS`.
-      implementation: None picks; a name forces an algorithm, and one that cannot serve
-        this request says so. All are exact; `attention.algorithms` has one a file. On an
-        NVIDIA GPU None picks "cudnn" for inner products in half precision where it can: that
-        has reverse mode only, so name "streaming" for forward mode.
+      normalizer: from scores to weights: a key of `NORMALIZERS`, a normalizer of
+        `attention.normalizers`, or the user's own function, see `find_normalizer`.
+      implementation: a key of `ALGORITHMS` forces that algorithm, which says so if it cannot
+        serve this request; None picks the algorithm of least cost, for each platform by itself.
+        All algorithms are exact; `attention.algorithms` has one a file. On an NVIDIA GPU None
+        picks "cudnn" for inner products in half precision where it can: that has reverse mode
+        only, so name "streaming" for forward mode.
 
     Raises:
-      ValueError: shapes do not fit, or the request is impossible; the message names what
-        was given and what is possible.
+      ValueError: shapes do not fit, a name is unknown, or the request is impossible; the
+        message names what was given, what is possible, and what stands in the way of the rest.
     """
-    _check(form, values, mask)
-    normalize = _find_normalizer(normalizer)
-    possible = _possible(form, mask, bias, normalizer)
-    no_cudnn = cudnn.obstacle(form, values, mask, bias, normalizer) or cudnn.platform_obstacle()
-    possible += ["cudnn"] if no_cudnn is None else []
-    if implementation is None and no_cudnn is None:
-        return _cudnn_by_platform(form, values, mask)
-    if implementation is None:
-        chosen = _best(possible, form, values)
-    elif implementation in possible:
-        chosen = implementation
-    else:
-        reason = f" ({no_cudnn})" if implementation == "cudnn" else ""
-        raise ValueError(
-            f"implementation={implementation!r} cannot serve {type(form).__name__} with"
-            f" mask={type(mask).__name__}, bias={type(bias).__name__} and"
-            f" normalizer={normalizer!r}{reason}; possible here: {', '.join(possible)}"
-        )
-    if not all(size_of(form, values.ndim - 2)):
-        return _nothing(form, values)
-    match chosen:
-        case "streaming":
-            return streaming.attend(form, values, mask, bias, normalizer)
-        case "additive":
-            return dense.mix(additive.scores, form, values, mask, bias, normalize)[0]
-        case "inner_product" if implementation is None:
-            assert isinstance(form, InnerProduct)
-            return _inner_product_by_platform(form, values, mask, bias, normalize)
-        case "inner_product":
-            assert isinstance(form, InnerProduct)
-            return inner_product.attend(form, values, mask, bias)
-        case "cudnn":
-            assert isinstance(form, InnerProduct)
-            return cudnn.attend(form, values, mask)
-        case "key_only":
-            assert isinstance(form, KeyOnly)
-            return key_only.attend(form, values, mask, normalize)
-        case "prefix":
-            assert isinstance(form, KeyOnly)
-            return _attend_prefixes(form, values, mask)
-    return dense.attend(form, values, mask, bias, normalize)[0]
+    request = _checked(Request(form, values, mask, bias, find_normalizer(normalizer)))
+    obstacles = {name: algorithm.obstacle(request) for name, algorithm in ALGORITHMS.items()}
+    possible = [name for name, obstacle in obstacles.items() if obstacle is None]
+    if implementation is not None and implementation not in possible:
+        raise ValueError(_refusal(implementation, request, obstacles))
+    if not (request.num_queries and request.num_keys):
+        return _nothing(request)
+    if implementation is not None:
+        return ALGORITHMS[implementation].attend(request)
+    return _attend_by_platform(request, pick(request, possible))
 
 
 def attend_with_weights(
@@ -123,12 +92,15 @@ def attend_with_weights(
     *,
     mask: Mask | None = None,
     bias: Bias | None = None,
-    normalizer: str = "softmax",
+    normalizer: str | Normalizer = "softmax",
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
-    """`attend`, and the weights; there being weights to return, always dense."""
-    _check(form, values, mask)
-    normalize = _find_normalizer(normalizer)
-    return dense.attend(form, values, mask, bias, normalize)
+    """`attend`, and the weights; there being weights to return, always dense.
+
+    The arguments and errors are those of `attend`. The weights of a query are over all keys,
+    zero where the mask rules a key out.
+    """
+    request = _checked(Request(form, values, mask, bias, find_normalizer(normalizer)))
+    return dense.attend_with_weights(request)
 
 
 def attend_sharded(
@@ -139,169 +111,104 @@ def attend_sharded(
     axis: str,
     mask: Mask | None = None,
     bias: Bias | None = None,
-    normalizer: str = "softmax",
+    normalizer: str | Normalizer = "softmax",
 ) -> Float[Array, "*lead queries value_dim"]:
     """`attend`, with the keys and values in equal shares on the devices along a mesh axis.
 
     For keys too many for one device: see `attention.algorithms.sharded`. Queries, parameters,
     mask and bias are on every device along that axis, and so is the context.
-    Any number of keys will do, but only one that the devices divide can arrive in shares.
+    Any number of keys will do, but only a number that the devices divide can arrive in shares.
 
     Args:
       form: the scores of all pairs.
       values: what is mixed.
       mesh: of devices; leading axes may be sharded over other axes of it.
-      axis: of the mesh, for the keys.
+      axis: the name of the mesh axis for the keys.
       mask: which query may attend to which key, by their indices among all.
       bias: what positions add to the scores, by their indices among all.
-      normalizer: `softmax` or `sigmoid`.
+      normalizer: `softmax` or `sigmoid`, by name or as an object.
 
     Raises:
       ValueError: shapes do not fit, or the request is impossible; the message names what
         was given and what is possible.
     """
-    _check(form, values, mask)
+    normalizer = find_normalizer(normalizer, sharded.NORMALIZERS)
+    request = _checked(Request(form, values, mask, bias, normalizer))
     if axis not in mesh.axis_names:
         raise ValueError(f"axis={axis!r} is not of the mesh; choose {', '.join(mesh.axis_names)}")
-    if normalizer not in sharded.NORMALIZERS:
-        raise ValueError(
-            f"normalizer={normalizer!r} cannot be merged over devices;"
-            f" choose {', '.join(sharded.NORMALIZERS)}"
-        )
-    if not all(size_of(form, values.ndim - 2)):
-        return _nothing(form, values)
-    return sharded.attend(form, values, mask, bias, normalizer, mesh, axis)
+    obstacle = sharded.obstacle(request)
+    if obstacle is not None:
+        raise ValueError(obstacle)
+    if not (request.num_queries and request.num_keys):
+        return _nothing(request)
+    return sharded.attend(request, mesh, axis)
 
 
-def _nothing(form: Form, values: Array) -> Array:
-    """The context of queries that have no key, or of no query."""
-    num_queries = size_of(form, values.ndim - 2)[0]
-    return jnp.zeros((*values.shape[:-2], num_queries, values.shape[-1]), values.dtype)
+def pick(request: Request, possible: Iterable[str]) -> dict[str, str]:
+    """The algorithm for each of `PLATFORMS`: the cheapest, but see `KEEPS_PAIRS` of `Algorithm`.
+
+    Args:
+      request: what is asked.
+      possible: the names of the algorithms without an obstacle to this request.
+    """
+
+    def cheapest(names: list[str], platform: str) -> str:
+        return min(names, key=lambda name: ALGORITHMS[name].cost(request, platform))
+
+    names = list(possible)
+    picked = {platform: cheapest(names, platform) for platform in PLATFORMS}
+    if len(set(picked.values())) == 1 or all(map(_keeps_pairs, picked.values())):
+        return picked
+    for platform in PLATFORMS:
+        without_pairs = [
+            name
+            for name in names
+            if not _keeps_pairs(name) and ALGORITHMS[name].cost(request, platform) < math.inf
+        ]
+        picked[platform] = cheapest(without_pairs or [picked[platform]], platform)
+    return picked
 
 
-def _possible(
-    form: Form, mask: Mask | None, bias: Bias | None, normalizer: str
-) -> list[Implementation]:
-    """The algorithms that serve this request; first, what only this form has."""
-    possible: list[Implementation] = []
-    if isinstance(form, KeyOnly) and bias is None:
-        if mask is None or mask.keys_only:
-            possible.append("key_only")
-        elif normalizer == "softmax" and _causal_parts(mask) is not None:
-            possible.append("prefix")
-    if isinstance(form, InnerProduct) and normalizer == "softmax":
-        possible.append("inner_product")
-    if isinstance(form, Additive):
-        possible.append("additive")
-    if normalizer in ("softmax", "sigmoid"):
-        possible.append("streaming")
-    return [*possible, "dense"]
+def _keeps_pairs(name: str) -> bool:
+    return keeps_pairs(ALGORITHMS[name])
 
 
-def _best(possible: list[Implementation], form: Form, values: Array) -> Implementation:
-    """Linear time where it can be had, whole arrays where they are small, else tiles."""
-    if possible[0] in ("key_only", "prefix"):
-        return possible[0]
-    lead = values.shape[:-2]
-    pairs = math.prod((*lead, *size_of(form, len(lead))))
-    match form:
-        case Additive():
-            small = pairs * form.readout.shape[-1] < ADDITIVE_TERMS
-        case Pairwise():
-            small = pairs < STREAMING_PAIRWISE_PAIRS
-        case _:
-            small = pairs < STREAMING_PAIRS
-    if small:
-        return "inner_product" if "inner_product" in possible else "dense"
-    ranking: list[Implementation] = ["streaming", "additive", "dense"]
-    return next(name for name in ranking if name in possible)
-
-
-def _inner_product_by_platform(
-    form: InnerProduct,
-    values: Array,
-    mask: Mask | None,
-    bias: Bias | None,
-    normalize: Normalizer,
-) -> Array:
-    """On a CPU the kernel is the dense algorithm too, with transpositions on top."""
-
-    def on_cpu(form: InnerProduct, values: Array, mask: Mask | None, bias: Bias | None) -> Array:
-        return dense.attend(form, values, mask, bias, normalize)[0]
-
-    if bias is not None:  # what it has closed over must come with it
-        bias = as_pytree(bias, *(jnp.arange(size) for size in size_of(form, values.ndim - 2)))
+def _attend_by_platform(request: Request, picked: dict[str, str]) -> Array:
+    """Which platform it is shows only when a program is lowered: until then it holds all."""
+    (default, _), *others = Counter(picked.values()).most_common()
+    if not others:
+        return ALGORITHMS[default].attend(request)
+    branches = {
+        name: functools.partial(ALGORITHMS[name].attend, request) for name in picked.values()
+    }
     return jax.lax.platform_dependent(
-        form, values, mask, bias, cpu=on_cpu, default=inner_product.attend
+        default=branches[default],
+        **{platform: branches[name] for platform, name in picked.items() if name != default},
     )
 
 
-def _cudnn_by_platform(form: Form, values: Array, mask: Mask | None) -> Array:
-    """A machine with a GPU may compile for its CPU too: tiles leave no pairs behind there."""
-
-    def elsewhere(form: Form, values: Array, mask: Mask | None) -> Array:
-        return streaming.attend(form, values, mask, None, "softmax")
-
-    return jax.lax.platform_dependent(form, values, mask, cuda=cudnn.attend, default=elsewhere)
+def _checked(request: Request) -> Request:
+    check(request)
+    return request
 
 
-def _attend_prefixes(form: KeyOnly, values: Array, mask: Mask | None) -> Array:
-    parts = _causal_parts(mask)
-    assert parts is not None
-    causal, on_keys = parts
-    where = None if on_keys is None else on_keys.on_keys(values.shape[-2], values.ndim - 2)
-    return prefix.attend_causal(form, values, where, causal.offset)
+def _nothing(request: Request) -> Array:
+    """The context of queries that have no key, or of no query."""
+    values = request.values
+    return jnp.zeros((*request.lead, request.num_queries, values.shape[-1]), values.dtype)
 
 
-def _causal_parts(mask: Mask | None) -> tuple[Causal, Mask | None] | None:
-    """A causal mask and one on keys alone, if that is what `mask` is made of."""
-    if isinstance(mask, Causal):
-        return mask, None
-    if isinstance(mask, Both):
-        for causal, other in ((mask.left, mask.right), (mask.right, mask.left)):
-            if isinstance(causal, Causal) and other.keys_only:
-                return causal, other
-    return None
-
-
-def _check(form: Form, values: Array, mask: Mask | None) -> None:
-    if values.ndim < 2 or not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(
-            "values must be a floating array [..., keys, value_dim],"
-            f" got {values.dtype} of shape {values.shape}"
+def _refusal(implementation: str, request: Request, obstacles: dict[str, str | None]) -> str:
+    """Why a request cannot be served by the algorithm of a name, and by which it could be."""
+    possible = ", ".join(name for name, obstacle in obstacles.items() if obstacle is None)
+    if implementation not in obstacles:
+        names = ", ".join(obstacles)
+        return (
+            f"implementation={implementation!r} is unknown; choose from {names};"
+            f" possible here: {possible}"
         )
-    lead = values.shape[:-2]
-    for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_key]):
-        if leaf.shape[: len(lead) + 1] != values.shape[:-1]:
-            raise ValueError(f"keys of shape {leaf.shape} do not fit values of {values.shape}")
-    num_queries, num_keys = size_of(form, len(lead))
-    for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_query]):
-        if leaf.shape[: len(lead) + 1] != (*lead, num_queries):
-            raise ValueError(
-                f"queries of shape {leaf.shape} do not fit {num_queries} queries"
-                f" and values of {values.shape}"
-            )
-    if not isinstance(form, Pairwise):
-        _check_features(form)
-    if mask is not None:
-        mask.check(num_queries, num_keys)
-
-
-def _check_features(form: Form) -> None:
-    arrays = {name: getattr(form, name) for name in field_names(type(form), static=False)}
-    for name, array in arrays.items():
-        if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(
-                f"{name} of {type(form).__name__} must be floating, got {array.dtype} of shape"
-                f" {array.shape}"
-            )
-    vectors = [name for name in ("queries", "keys", "readout") if name in arrays]
-    if len({arrays[name].shape[-1] for name in vectors}) > 1:
-        shapes = ", ".join(f"{name} {arrays[name].shape}" for name in vectors)
-        raise ValueError(f"the last axes of {type(form).__name__} must agree, got {shapes}")
-
-
-def _find_normalizer(name: str) -> Normalizer:
-    if name not in NORMALIZERS:
-        raise ValueError(f"normalizer={name!r} is unknown; choose {', '.join(NORMALIZERS)}")
-    return NORMALIZERS[name]
+    impossible = [f"{name} ({why})" for name, why in obstacles.items() if why is not None]
+    return (
+        f"implementation={implementation!r} cannot serve {request};"
+        f" impossible here: {', '.join(impossible)}; possible here: {possible}"
+    )

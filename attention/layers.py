@@ -11,11 +11,12 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
 from attention.algorithms import dense
-from attention.attend import Implementation, attend, attend_sharded, attend_with_weights
+from attention.attend import attend, attend_sharded, attend_with_weights
 from attention.biases import Bias
 from attention.forms import Form, form_of
 from attention.masks import Mask
-from attention.statistics import Statistics, statistics
+from attention.normalizers import Normalizer
+from attention.weight_statistics import Statistics, statistics
 
 
 class Attention(nnx.Module):
@@ -32,9 +33,10 @@ class Attention(nnx.Module):
       query_dim: size of a query.
       key_dim: size of a key.
       heads: number of heads; it must divide the size of the values.
-      normalizer: name of the normalizer, see `attention.normalizers`.
-      bias: what positions add to the scores: a class of `attention.biases`, or one's own,
-        made by `bias(heads, rngs=…)`.
+      normalizer: from scores to weights: a name in `attention.normalizers`, a normalizer of that
+        module, or the user's own function `(scores, where) -> weights`.
+      bias: what positions add to the scores: a class of `attention.biases`, or the user's own
+        class, made by `bias(heads, rngs=…)`.
       implementation: name of the algorithm, see `attention.attend`; None picks.
       rngs: source of the score's initial parameters.
       **options: passed on to the score class.
@@ -47,9 +49,9 @@ class Attention(nnx.Module):
         key_dim: int,
         *,
         heads: int = 1,
-        normalizer: str = "softmax",
+        normalizer: str | Normalizer = "softmax",
         bias: Callable[..., Bias] | None = None,
-        implementation: Implementation | None = None,
+        implementation: str | None = None,
         rngs: nnx.Rngs,
         **options: Any,
     ):

@@ -1,4 +1,4 @@
-"""Names: of what the package has, or the dotted path of what a user has written."""
+"""What a name stands for: an entry of a dictionary, or anything that Python can import."""
 
 import importlib
 from collections.abc import Mapping
@@ -6,15 +6,16 @@ from typing import Any
 
 
 def find_named(kind: str, table: Mapping[str, Any], name: str) -> Any:
-    """What a name stands for.
+    """The entry of `table` under `name`, or what `name` says where to import.
 
     Args:
-      kind: what is looked for, for the error message: "score".
-      table: what the package has, by name.
-      name: a key of the table, or the path of a user's own, `my_lab.scores:MyScore`.
+      kind: what the table holds, in a word for messages: "score".
+      table: the names that need no path.
+      name: a key of `table`, or the dotted path of a user's own, `my_lab.scores:MyScore`.
 
     Raises:
-      ValueError: there is no such thing; the message lists the choices.
+      ValueError: the name is neither; the message lists the keys of the table. Or the path
+        leads nowhere; the message tells why.
     """
     if name in table:
         return table[name]
@@ -23,9 +24,6 @@ def find_named(kind: str, table: Mapping[str, Any], name: str) -> Any:
         raise ValueError(f"{kind} {name!r} is unknown; choose {choices} or a path module:Name")
     module_name, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"{kind} {name!r} is a {type(found).__name__}, not a class or function")
-    return found

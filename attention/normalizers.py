@@ -1,15 +1,24 @@
 """Normalizers: from scores to weights, over the last axis.
 
-All share a contract. `where` broadcasts against the scores; a key it rules out might as well
-be absent: its weight and its gradient are zero. A row with no allowed key has weights zero
-and gradient zero. Half precision is widened to float32 inside and comes back as it was.
+A normalizer is a function `(scores, where=None) -> weights`. Of a plain function, such as
+`sparsemax`, nothing more is known, and so it is served by algorithms that hold all scores of a
+query at once. `Softmax` and `Sigmoid` are classes, for more is known of them: by their type an
+algorithm sees that keys can be taken tile by tile, or device by device.
+
+All normalizers here share a contract. `where` broadcasts against the scores; a key it rules out
+might as well be absent: its weight and its gradient are zero. A row with no allowed key has
+weights zero and gradient zero. Half precision is widened to float32 inside, and the weights
+have the dtype of the scores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
+
+from attention.forms import name_of
 
 Normalizer = Callable[..., Array]
 Scores = Float[Array, "*lead keys"]
@@ -17,25 +26,39 @@ Weights = Float[Array, "*lead keys"]
 Where = Bool[Array, "*#lead #keys"] | None
 
 
-def softmax(scores: Scores, where: Where = None) -> Weights:
-    """`exp(s_j) / Σ exp(s_j)`."""
-    return _over_allowed(jax.nn.softmax, scores, where)
+@dataclass(frozen=True)
+class Softmax:
+    """`exp(s_j) / Σ exp(s_j)`.
+
+    Contexts of some keys and of others can be merged by the logarithms of their sums: that is
+    how `streaming`, `prefix` and `sharded` go through the keys part by part.
+    """
+
+    def __call__(self, scores: Scores, where: Where = None) -> Weights:
+        return _over_allowed(jax.nn.softmax, scores, where)
 
 
-def sigmoid(scores: Scores, where: Where = None) -> Weights:
+@dataclass(frozen=True)
+class Sigmoid:
     """`σ(s_j − log n)` for `n` allowed keys (arXiv 2409.04431).
 
     Each key is weighed by itself: the weights of a row do not sum to one, though thanks to
-    `log n` they come near it at scores near zero.
+    `log n` they come near it at scores near zero. So contexts of some keys and of others can be
+    added, once `n` is known: `among` takes it from whoever has counted.
     """
-    allowed = jnp.broadcast_to(True if where is None else where, scores.shape)
-    num_keys = jnp.sum(allowed, axis=-1, keepdims=True)
-    return _over_allowed(lambda s: sigmoid_among(s, num_keys), scores, where)
+
+    def __call__(self, scores: Scores, where: Where = None) -> Weights:
+        allowed = jnp.broadcast_to(True if where is None else where, scores.shape)
+        num_keys = jnp.sum(allowed, axis=-1, keepdims=True)
+        return _over_allowed(lambda s: self.among(s, num_keys), scores, where)
+
+    def among(self, scores: Scores, num_keys: Shaped[Array, "*#lead 1"]) -> Weights:
+        """`σ(s_j − log n)` with `n` given, for whoever sees a part of the keys; `n = 0` will do."""
+        return jax.nn.sigmoid(scores - jnp.log(jnp.maximum(num_keys, 1).astype(scores.dtype)))
 
 
-def sigmoid_among(scores: Scores, num_keys: Shaped[Array, "*#lead 1"]) -> Weights:
-    """`σ(s_j − log n)` with `n` given, for whoever sees a part of the keys; `n = 0` will do."""
-    return jax.nn.sigmoid(scores - jnp.log(jnp.maximum(num_keys, 1).astype(scores.dtype)))
+softmax = Softmax()
+sigmoid = Sigmoid()
 
 
 def sparsemax(scores: Scores, where: Where = None) -> Weights:
@@ -140,8 +163,74 @@ NORMALIZERS: dict[str, Normalizer] = {
     "sparsemax": sparsemax,
     "entmax15": entmax15,
 }
-SPARSE = (sparsemax, entmax15)  # whose weights can be zero, and then pass on no gradient
+SPARSE = ("sparsemax", "entmax15")  # whose weights can be zero, and then pass on no gradient
 
 
-def find_normalizer(name):
-    return name if callable(name) else NORMALIZERS[name]
+@dataclass(frozen=True)
+class Guarded:
+    """A user's own normalizer, made to keep the contract of this module under every mask.
+
+    Whatever the function returns for a masked key becomes a weight of zero, with gradient zero.
+
+    Attributes:
+      function: from scores, in float32 or better, and a mask of the same shape to weights. The
+        scores of masked keys arrive as the lowest finite number. A row with no allowed key
+        arrives as a row that allows all its keys, so that no sum over allowed keys is empty.
+    """
+
+    function: Callable[[Array, Array], Array]
+
+    def __call__(self, scores: Scores, where: Where = None) -> Weights:
+        allowed = jnp.broadcast_to(True if where is None else where, scores.shape)
+        shown = allowed | ~jnp.any(allowed, axis=-1, keepdims=True)
+
+        def weigh(scores: Array) -> Array:
+            weights = self.function(scores, shown)
+            if weights.shape != scores.shape:
+                raise ValueError(
+                    f"a normalizer must return one weight for each score, shape {scores.shape};"
+                    f" {name_of(self.function)} returned shape {weights.shape}"
+                )
+            return weights
+
+        return _over_allowed(weigh, scores, where)
+
+
+def find_normalizer(
+    normalizer: str | Normalizer, choices: Iterable[str] | None = None
+) -> Normalizer:
+    """The normalizer of a name, or a user's own function with a guard around it.
+
+    Args:
+      normalizer: a key of `NORMALIZERS`; a normalizer of this module; or the user's own
+        hashable function `(scores, where) -> weights` over the last axis, see `Guarded`. A
+        function that is made anew for every call is compiled anew for every call.
+      choices: the names that the message lists where this name is unknown; None for all.
+
+    Raises:
+      ValueError: the name is unknown, or what is no name cannot be called or hashed.
+    """
+    if isinstance(normalizer, str):
+        if normalizer not in NORMALIZERS:
+            choices = ", ".join(choices or NORMALIZERS)
+            raise ValueError(f"normalizer={normalizer!r} is unknown; choose {choices}")
+        normalizer = NORMALIZERS[normalizer]
+    if not callable(normalizer):
+        raise ValueError(
+            f"normalizer={normalizer!r} is neither a name nor a function (scores, where) -> weights"
+        )
+    try:
+        hash(normalizer)
+    except TypeError as error:
+        raise ValueError(f"normalizer={normalizer!r} must be hashable: {error}") from error
+    guards_itself = isinstance(normalizer, (Softmax, Sigmoid, Guarded))
+    if guards_itself or normalizer in (sparsemax, entmax15):
+        return normalizer
+    return Guarded(normalizer)
+
+
+def normalizer_name(normalizer: Normalizer) -> str:
+    """The key in `NORMALIZERS` of a normalizer, or the name that its author gave it."""
+    function = normalizer.function if isinstance(normalizer, Guarded) else normalizer
+    names = (name for name, known in NORMALIZERS.items() if known == function)
+    return next(names, name_of(function))

@@ -11,7 +11,6 @@ becomes one matrix product over all queries, and the projection is done once a q
 instead of once a pair.
 """
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 from attention.forms import Additive, Form, InnerProduct, KeyOnly, Pairwise
+from attention.names import find_named
 
 # Rows of length d keep the variance of what they are multiplied with.
 _projection = jax.nn.initializers.lecun_normal()
@@ -288,21 +288,12 @@ def find_score(name: str) -> Callable[..., Any]:
     """The score class, or plain score function, of a name.
 
     Args:
-      name: a key of `SCORES`, or the dotted path of your own, `my_lab.scores:MyScore`.
+      name: a key of `SCORES`, or the dotted path of a user's own score, `my_lab.scores:MyScore`.
 
     Raises:
-      ValueError: no such score; the message lists the choices.
+      ValueError: there is no such score; the message lists the choices.
     """
-    if name in SCORES:
-        return SCORES[name]
-    if ":" not in name:
-        choices = ", ".join(SCORES)
-        raise ValueError(f"score {name!r} is unknown; choose {choices} or a path module:Name")
-    module_name, _, attribute = name.partition(":")
-    try:
-        score = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"score {name!r} cannot be imported: {error}") from error
+    score = find_named("score", SCORES, name)
     if not callable(score):
         raise ValueError(f"score {name!r} is a {type(score).__name__}, not a class or function")
     return score

@@ -22,12 +22,38 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from attention.algorithms.dense import mix
+from attention.algorithms.request import Request
 from attention.forms import Activation, Additive, accumulator
+
+KEEPS_PAIRS = True  # the scores and the weights, but no array of terms
+
+# A pair takes so many times as long as in a whole array of terms that fits into the caches: more
+# than in tiles, whose scores are computed by the loops of this file too, and less than in a whole
+# array of terms beyond the caches.
+PAIR_COST = 3.0
 
 Pair = tuple[Array, Array]
 
 # Terms a turn. XLA does not vectorize loops over fewer on a CPU: five times the time.
 GROUP = 16
+
+
+def obstacle(request: Request) -> str | None:
+    """Any request, as long as its form is `Additive`."""
+    if isinstance(request.form, Additive):
+        return None
+    return f"the form must be Additive, not {type(request.form).__name__}"
+
+
+def cost(request: Request, platform: str) -> float:
+    """Of every pair, whatever the number of its terms: only the same form's costs are compared."""
+    return PAIR_COST * request.pairs
+
+
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, with all scores at once, but not all terms."""
+    return mix(scores, request)[0]
 
 
 def scores(form: Additive) -> Float[Array, "batch queries keys"]:

@@ -5,30 +5,47 @@ forward mode and Hessian-vector products there is `implementation="streaming"`, 
 where a program is exported or lowered for several platforms at once.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from attention.biases import Bias
-from attention.forms import Form, InnerProduct, size_of
+from attention.algorithms.request import Request
+from attention.forms import InnerProduct
 from attention.masks import Both, Causal, Lengths, Mask, Window
+from attention.normalizers import Softmax, normalizer_name
+
+KEEPS_PAIRS = False
 
 DTYPES = ("float16", "bfloat16")
 WIDTH_MULTIPLE, MAX_WIDTH = 8, 128  # of queries, keys and values; 256 from Hopper on only
 MIN_CAPABILITY = 8  # Ampere
 
 
-def obstacle(
-    form: Form, values: Array, mask: Mask | None, bias: Bias | None, normalizer: str
-) -> str | None:
-    """Why this request is none for cuDNN, or None if it is one."""
+# A pair takes this part of the time of a pair in a whole array that fits into the caches.
+PAIR_COST = 0.25
+
+
+def obstacle(request: Request) -> str | None:
+    """What the kernel has no words for, or else why there is no such kernel here."""
+    return request_obstacle(request) or platform_obstacle()
+
+
+def cost(request: Request, platform: str) -> float:
+    """Of every pair, on an NVIDIA GPU."""
+    return PAIR_COST * request.pairs if platform == "cuda" else math.inf
+
+
+def request_obstacle(request: Request) -> str | None:
+    """Why cuDNN cannot serve this request on any device, or None if it can."""
+    form, values, mask = request.form, request.values, request.mask
     if not isinstance(form, InnerProduct):
         return f"the form must be InnerProduct, not {type(form).__name__}"
-    if normalizer != "softmax":
-        return f"the normalizer must be 'softmax', not {normalizer!r}"
-    if bias is not None:
+    if not isinstance(request.normalizer, Softmax):
+        return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
+    if request.bias is not None:
         return "it takes no bias of positions"
     arrays = [form.queries, form.keys, values]
     arrays += [] if form.key_bias is None else [form.key_bias]
@@ -40,12 +57,11 @@ def obstacle(
             f"at most {MAX_WIDTH} features (a key bias is one more) and dimensions of a value fit,"
             f" not {form.queries.shape[-1] + (form.key_bias is not None)} and {values.shape[-1]}"
         )
-    lead = values.ndim - 2
-    num_queries, num_keys = size_of(form, lead)
+    num_queries, num_keys = request.num_queries, request.num_keys
     if not (num_queries and num_keys):
         return f"there must be queries and keys, not {num_queries} and {num_keys}"
     parts = _parts(mask)
-    if parts is None or (parts.lengths is not None and parts.lengths.ndim > lead):
+    if parts is None or (parts.lengths is not None and parts.lengths.ndim > len(request.lead)):
         return "the mask must be causal(), lengths(n), both, or causal() & window(w)"
     if parts.causal and num_queries != num_keys:
         return f"a causal mask must be square, not {num_queries} queries by {num_keys} keys"
@@ -71,19 +87,16 @@ def platform_obstacle() -> str | None:
 
 
 def attend(
-    form: InnerProduct,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    kernel: Literal["cudnn", "xla"] = "cudnn",
+    request: Request, kernel: Literal["cudnn", "xla"] = "cudnn"
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query, where there is no `obstacle`. The query bias cancels.
 
     Args:
-      form: the scores.
-      values: what is mixed.
-      mask: which query may attend to which key.
+      request: what to attend to.
       kernel: `implementation` of `jax.nn.dot_product_attention`; "xla" is for tests.
     """
+    form, values, mask = request.form, request.values, request.mask
+    assert isinstance(form, InnerProduct)
     *lead, num_keys, value_dim = values.shape
     queries, keys, width = form.queries, form.keys, _width(form, values)
     if form.key_bias is not None:  # as a bias of pairs it would be an array of pairs
@@ -91,7 +104,7 @@ def attend(
         keys = jnp.concatenate([keys, form.key_bias[..., None]], axis=-1)
     parts = _parts(mask)
     assert parts is not None
-    lengths = None if parts.lengths is None else _of_each(parts.lengths, lead, num_keys)
+    lengths = None if parts.lengths is None else _lengths_of_batch(parts.lengths, lead, num_keys)
     context = jax.nn.dot_product_attention(
         *(_as_batch(array, width) for array in (queries, keys, values)),
         scale=1.0,
@@ -140,13 +153,13 @@ def _flat(mask: Mask | None) -> list[Mask]:
 
 
 def _width(form: InnerProduct, values: Array) -> int:
-    """One for queries, keys and values, which zeros pad."""
+    """The width that queries, keys and values all have for the kernel, padded with zeros."""
     features = form.queries.shape[-1] + (form.key_bias is not None)
     return -(-max(features, values.shape[-1]) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
 
 
-def _of_each(lengths: Array, lead: list[int], num_keys: int) -> Int[Array, " batch"]:
-    """The length of each element of a batch, from 0 to all keys: none reads past them."""
+def _lengths_of_batch(lengths: Array, lead: list[int], num_keys: int) -> Int[Array, " batch"]:
+    """How many keys each element of the batch has, cut off at all keys: none reads past them."""
     lengths = lengths.reshape(*lengths.shape, *[1] * (len(lead) - lengths.ndim))
     lengths = jnp.clip(jnp.broadcast_to(lengths, tuple(lead)).reshape(-1), 0, num_keys)
     return lengths.astype(jnp.int32)

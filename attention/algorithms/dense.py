@@ -1,4 +1,4 @@
-"""The reference: every score, every weight, for any form, mask and normalizer.
+"""The reference: every score, every weight, for any form, mask, bias and normalizer.
 
 Time and memory O(queries · keys).
 """
@@ -11,21 +11,43 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
+from attention.algorithms.request import Request
 from attention.biases import Bias
-from attention.forms import Form, accumulator
+from attention.forms import Additive, Form, Pairwise, accumulator
 from attention.masks import Mask
-from attention.normalizers import Normalizer
+
+KEEPS_PAIRS = True  # the scores and the weights
+
+# Whole arrays are the fastest as long as they stay in the caches. They leave them at so many
+# pairs, all leading axes together; a Pairwise score may compute a long vector for each pair, and
+# so leaves them sooner; an Additive score computes a term for each pair and hidden unit. Measured
+# on a CPU, and used for every platform until somebody has measured there.
+CACHED_PAIRS = 2**20
+CACHED_PAIRWISE_PAIRS = 2**18
+CACHED_TERMS = 2**22
+# How much longer a pair takes beyond the caches, where each pass over the pairs waits for memory.
+BEYOND_CACHES = 4.0
 
 
-def attend(
-    form: Form,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    bias: Bias | None,
-    normalizer: Normalizer,
+def obstacle(request: Request) -> None:
+    """There is none: this algorithm serves every request."""
+
+
+def cost(request: Request, platform: str) -> float:
+    """One for each pair, by definition of the unit, and more beyond the caches."""
+    return request.pairs * (1.0 if _fits_caches(request) else BEYOND_CACHES)
+
+
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query."""
+    return mix(scores, request)[0]
+
+
+def attend_with_weights(
+    request: Request,
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
-    """The context, and the weights it was mixed with."""
-    return mix(scores, form, values, mask, bias, normalizer)
+    """The context of every query, and the weights it was mixed with."""
+    return mix(scores, request)
 
 
 def scores(form: Form) -> Float[Array, "batch queries keys"]:
@@ -37,23 +59,24 @@ def scores(form: Form) -> Float[Array, "batch queries keys"]:
 
 
 def mix(
-    scores_of: Callable[[Any], Array],
-    form: Form,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    bias: Bias | None,
-    normalizer: Normalizer,
+    scores_of: Callable[[Any], Array], request: Request
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
-    """The same, by a function that computes the scores of a form with one leading axis."""
-    lead = values.shape[:-2]
-    pairs = scores_of(collapse(form, lead))
+    """The context of every query and its weights, from all scores at once.
+
+    Args:
+      scores_of: from a form with a single leading axis to its scores, `[batch, queries, keys]`:
+        the function `scores` above, or a faster one for a form it knows.
+      request: what to attend to.
+    """
+    lead, values = request.lead, request.values
+    pairs = scores_of(collapse(request.form, lead))
     shape = (*lead, *pairs.shape[1:])
-    if bias is not None:
-        pairs = pairs + collapse(all_biases(bias, shape), lead).astype(pairs.dtype)
-    allowed = allowed_pairs(mask, shape)
+    if request.bias is not None:
+        pairs = pairs + collapse(all_biases(request.bias, shape), lead).astype(pairs.dtype)
+    allowed = allowed_pairs(request.mask, shape)
     if allowed is not None:
         allowed = collapse(jnp.broadcast_to(allowed, shape), lead)
-    weights = normalizer(pairs, where=allowed)
+    weights = request.normalizer(pairs, where=allowed)
     context = jnp.matmul(
         weights.astype(values.dtype),
         collapse(values, lead),
@@ -63,20 +86,30 @@ def mix(
 
 
 def all_biases(bias: Bias, shape: tuple[int, ...]) -> Float[Array, "*lead queries keys"]:
-    """The bias of scores of this shape."""
+    """The bias of all pairs, for scores of this shape."""
     return jnp.broadcast_to(bias(jnp.arange(shape[-2]), jnp.arange(shape[-1])), shape)
 
 
 def allowed_pairs(
     mask: Mask | None, shape: tuple[int, ...]
 ) -> Bool[Array, "*lead queries keys"] | None:
-    """The mask as an array that broadcasts against scores of this shape, or None."""
+    """The mask as an array that broadcasts against scores of this shape, or None for no mask."""
     if mask is None:
         return None
     return mask.evaluate(jnp.arange(shape[-2]), jnp.arange(shape[-1]), len(shape) - 2)
 
 
 def collapse(tree: PyTree, lead: tuple[int, ...]) -> PyTree:
-    """All leading axes as one: a product with several batch axes is slower on a CPU."""
+    """All leading axes as a single axis: a product with several batch axes is slower on a CPU."""
     size = math.prod(lead)
     return jax.tree.map(lambda leaf: leaf.reshape(size, *leaf.shape[len(lead) :]), tree)
+
+
+def _fits_caches(request: Request) -> bool:
+    match request.form:
+        case Additive(readout=readout):
+            return request.pairs * readout.shape[-1] < CACHED_TERMS
+        case Pairwise():
+            return request.pairs < CACHED_PAIRWISE_PAIRS
+        case _:
+            return request.pairs < CACHED_PAIRS

@@ -4,19 +4,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from attention.algorithms import dense
 from attention.algorithms.dense import all_biases, allowed_pairs
-from attention.biases import Bias
+from attention.algorithms.request import Request
 from attention.forms import InnerProduct
-from attention.masks import Mask
+from attention.normalizers import Softmax, normalizer_name
+
+KEEPS_PAIRS = True  # the weights
 
 
-def attend(
-    form: InnerProduct,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    bias: Bias | None,
-) -> Float[Array, "*lead queries value_dim"]:
+def obstacle(request: Request) -> str | None:
+    """The form must be `InnerProduct` and the normalizer softmax: no more does the kernel know."""
+    if not isinstance(request.form, InnerProduct):
+        return f"the form must be InnerProduct, not {type(request.form).__name__}"
+    if not isinstance(request.normalizer, Softmax):
+        return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
+    return None
+
+
+def cost(request: Request, platform: str) -> float:
+    """That of whole arrays: on a CPU the kernel is such a program, with transpositions on top."""
+    factor = 1.25 if platform == "cpu" else 0.75
+    return factor * dense.cost(request, platform)
+
+
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query. The query bias cancels in the softmax."""
+    form, values, mask, bias = request.form, request.values, request.mask, request.bias
+    assert isinstance(form, InnerProduct)
     value_dim = values.shape[-1]
     width = max(value_dim, form.queries.shape[-1])  # the kernel wants one width for all
     lead = values.shape[:-2]

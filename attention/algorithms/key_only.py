@@ -1,24 +1,40 @@
 """Pooling for scores that ignore the query: one softmax for all queries. Time O(keys)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from attention.algorithms.request import Request
 from attention.forms import KeyOnly, accumulator
-from attention.masks import Mask
-from attention.normalizers import Normalizer
+
+KEEPS_PAIRS = False
 
 
-def attend(
-    form: KeyOnly,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    normalizer: Normalizer,
-) -> Float[Array, "*lead queries value_dim"]:
-    """The context of every query; the mask, if any, must be on keys alone."""
+def obstacle(request: Request) -> str | None:
+    """Scores, mask and bias must be the same for every query; the normalizer may be any."""
+    if not isinstance(request.form, KeyOnly):
+        return f"the form must be KeyOnly, not {type(request.form).__name__}"
+    if request.bias is not None:
+        return "a bias of positions may differ from query to query"
+    if request.mask is not None and not request.mask.keys_only:
+        return "the mask must be on keys alone, such as lengths(n)"
+    return None
+
+
+def cost(request: Request, platform: str) -> float:
+    """Of every key, once for all queries."""
+    return float(math.prod(request.values.shape[:-1]))
+
+
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, where there is no `obstacle`."""
+    form, values, mask = request.form, request.values, request.mask
+    assert isinstance(form, KeyOnly)
     where = None if mask is None else mask.on_keys(values.shape[-2], values.ndim - 2)
     dtype = accumulator(form.logits.dtype, values.dtype)
-    weights = normalizer(form.logits.astype(dtype), where=where)
+    weights = request.normalizer(form.logits.astype(dtype), where=where)
     *lead, num_keys, value_dim = values.shape
     # Beside axes of one, XLA computes the sum below seventy times slower on a CPU.
     axes = [size for size in lead if size > 1]

@@ -2,64 +2,72 @@
 
 `context_i = Σ_{j ≤ i} exp(logits_j) values_j / Σ_{j ≤ i} exp(logits_j)`
 
-What some keys amount to is a `State`, and states pool like keys (arXiv 2405.13956,
-"Attention as an RNN"). `step` adds one key to a state. `attend` takes all keys in blocks:
-it pools every block, finds what lies before each block in the same way, one level up, and
-adds to that the keys of the block. Time and memory O(keys), in O(log keys) parallel steps.
+What some keys amount to is a `State`, and states pool like keys: see `attention.recurrence`.
+The keys are taken in blocks. Every block is pooled to a state; what lies before each block is
+found from the states of the blocks, as from keys, a level up; and to that are added the keys of
+the block. Time and memory O(keys), in O(log keys) parallel steps.
 """
 
 import functools
-from dataclasses import dataclass
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from attention.algorithms.request import Request
 from attention.forms import KeyOnly, accumulator
-from attention.pytrees import register_dataclass
+from attention.masks import Both, Causal, Mask
+from attention.normalizers import Softmax, normalizer_name
+from attention.recurrence import State, mix, pool, start
+
+KEEPS_PAIRS = False
 
 
-@register_dataclass
-@dataclass(frozen=True)
-class State:
-    """What some keys amount to.
-
-    Attributes:
-      max: the greatest logit.
-      normalizer: `Σ_j exp(logits_j − max)`: at least one, or zero if there is no key.
-      context: `Σ_j exp(logits_j − max) values_j / normalizer`.
-    """
-
-    max: Float[Array, "*lead"]
-    normalizer: Float[Array, "*lead"]
-    context: Float[Array, "*lead value_dim"]
+def obstacle(request: Request) -> str | None:
+    """Every query must see a prefix of the keys, scored alike by all, under a softmax."""
+    if not isinstance(request.form, KeyOnly):
+        return f"the form must be KeyOnly, not {type(request.form).__name__}"
+    if request.bias is not None:
+        return "a bias of positions may differ from query to query"
+    if not isinstance(request.normalizer, Softmax):
+        return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
+    if _causal_parts(request.mask) is None:
+        return "the mask must be causal(), or causal() and a mask on keys alone"
+    return None
 
 
-def start(lead: tuple[int, ...], value_dim: int, dtype: DTypeLike) -> State:
-    """The state of no key, for values of this dtype; it holds float32 at the least."""
-    dtype = accumulator(dtype)
-    lowest = jnp.full(lead, jnp.finfo(dtype).min, dtype)  # finite, for −∞ less −∞ is NaN
-    return State(lowest, jnp.zeros(lead, dtype), jnp.zeros((*lead, value_dim), dtype))
+def cost(request: Request, platform: str) -> float:
+    """Of every key: a query finds its context ready."""
+    return float(math.prod(request.values.shape[:-1]))
 
 
-def step(
-    state: State, logit: Float[Array, "*lead"], value: Float[Array, "*lead value_dim"]
-) -> tuple[State, Float[Array, "*lead value_dim"]]:
-    """The state with one more key, and its context: one row of `attend`, in O(1)."""
-    if logit.ndim:
-        return jax.vmap(step)(state, logit, value)
-    dtype = state.max.dtype
-    key = State(logit[None].astype(dtype), jnp.ones(1, dtype), value[None].astype(dtype))
-    row = _add(state, key, np.ones((1, 1), bool))
-    state = jax.tree.map(lambda leaf: leaf[0], row)
-    return state, state.context.astype(value.dtype)
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, where there is no `obstacle`."""
+    form, values = request.form, request.values
+    parts = _causal_parts(request.mask)
+    assert isinstance(form, KeyOnly)
+    assert parts is not None
+    causal, on_keys = parts
+    where = None if on_keys is None else on_keys.on_keys(request.num_keys, len(request.lead))
+    return attend_causal(form, values, where, causal.offset)
+
+
+def _causal_parts(mask: Mask | None) -> tuple[Causal, Mask | None] | None:
+    """The causal mask and the mask on keys alone that `mask` is made of, or None if it is not."""
+    if isinstance(mask, Causal):
+        return mask, None
+    if isinstance(mask, Both):
+        for causal, other in ((mask.left, mask.right), (mask.right, mask.left)):
+            if isinstance(causal, Causal) and other.keys_only:
+                return causal, other
+    return None
 
 
 @functools.partial(jax.jit, static_argnames="block_size")
-def attend(
+def attend_prefixes(
     logits: Float[Array, "*lead keys"],
     values: Float[Array, "*lead keys value_dim"],
     where: Bool[Array, "*#lead #keys"] | None = None,
@@ -91,7 +99,7 @@ def attend_causal(
     offset: int = 0,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of query i is that of keys 0 to i + offset: `masks.causal(offset=offset)`."""
-    contexts = attend(form.logits, values, where)
+    contexts = attend_prefixes(form.logits, values, where)
     before = min(max(-offset, 0), form.num_queries)
     # Slices, not a gather, whose transpose is slow.
     rows = contexts[..., max(offset, 0) :, :][..., : form.num_queries - before, :]
@@ -112,7 +120,10 @@ class Total(NamedTuple):
 def _contexts(
     block_size: int, each: Total, values: Float[Array, "n value_dim"]
 ) -> tuple[Float[Array, "n value_dim"], Total]:
-    """The context of every prefix, and its total; the normalizers of `each` are constants."""
+    """The context of every prefix of `n` keys, and the total of every prefix.
+
+    The normalizers of `each` are constants: they have no derivative.
+    """
     states = _prefixes(State(*each, values), block_size)
     return states.context, Total(states.max, states.normalizer)
 
@@ -136,17 +147,17 @@ def _contexts_jvp(
 
 
 def _prefixes(states: State, block_size: int) -> State:
-    """The first i + 1 of these states as one, for every i."""
+    """The first i + 1 of these states pooled to a single state, for every i."""
     size, value_dim = states.context.shape
     nothing = functools.partial(start, value_dim=value_dim, dtype=states.max.dtype)
     blocks = jax.tree.map(_join, states, nothing((-size % block_size,)))
     blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block_size, *leaf.shape[1:]), blocks)
     before, up_to = nothing((1,)), np.tri(block_size, dtype=bool)
     if size > block_size:
-        pooled = jax.vmap(_add, (None, 0, None))(nothing(()), blocks, up_to[-1:])
+        pooled = jax.vmap(pool, (None, 0, None))(nothing(()), blocks, up_to[-1:])
         pooled = jax.tree.map(lambda leaf: leaf[:-1, 0], pooled)
         before = jax.tree.map(_join, before, _prefixes(pooled, block_size))
-    prefixes = jax.vmap(_add, (0, 0, None))(before, blocks, up_to)
+    prefixes = jax.vmap(pool, (0, 0, None))(before, blocks, up_to)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:size], prefixes)
 
 
@@ -154,36 +165,18 @@ def _join(left: Array, right: Array) -> Array:
     return jnp.concatenate([left, right])
 
 
-def _add(before: State, states: State, visible: Bool[np.ndarray, "rows n"]) -> State:
-    """For each row, one state of `before` and the states that are visible there."""
-    # Hidden before the exponential: it could overflow, and then its gradient be NaN.
-    scores = jnp.where(visible, states.max[None, :], -jnp.inf)
-    greatest = jax.lax.stop_gradient(jnp.maximum(jnp.max(scores, axis=1), before.max))
-    old = jnp.exp(before.max - greatest) * before.normalizer
-    new = jnp.exp(scores - greatest[:, None]) * states.normalizer[None, :]
-    normalizer = old + jnp.sum(new, axis=1)
-    divisor = jnp.where(normalizer > 0, normalizer, 1.0)
-    old, new = old / divisor, new / divisor[:, None]
-    context = _mix(new, states.context) + old[:, None] * before.context[None, :]
-    return State(greatest, normalizer, context)
-
-
-def _mix(weights: Float[Array, "rows n"], values: Float[Array, "n value_dim"]) -> Array:
-    """`weights @ values`, as fast as a CPU can for many products of a few rows."""
-    if len(weights) == 1:
-        return weights @ values
-    # As a sum, it is fused with what is added to it. The weights must not be fused with it:
-    # they would be computed again for each dimension.
-    weights = jax.lax.optimization_barrier(weights)
-    return jnp.sum(weights[:, :, None] * values[None, :, :], axis=1)
-
-
 def _means(
     terms: Float[Array, "n dim"], each: Total, up_to: Total, block_size: int
 ) -> Float[Array, "n dim"]:
-    """`Σ_{j ≤ i} p_ij terms_j`, with `p_ij` the part of `each` j in what is `up_to` i.
+    """`Σ_{j ≤ i} p_ij terms_j`, with `p_ij` the weight of key j in the prefix that ends at i.
 
     Linear in the terms: its transpose is the sweep of the backward pass.
+
+    Args:
+      terms: what is averaged.
+      each: the total of every key alone.
+      up_to: the total of every prefix.
+      block_size: how many keys a block has.
     """
     size = len(terms)
     blocks = -(-size // block_size)
@@ -197,7 +190,7 @@ def _means(
     each, up_to = (Total(*(cut(array, "edge") for array in total)) for total in (each, up_to))
     rows = Total(*(array[:, :, None] for array in up_to))
     columns = Total(*(array[:, None, :] for array in each))
-    means = jax.vmap(_mix)(_part(columns, rows, np.tri(block_size, dtype=bool)), terms)
+    means = jax.vmap(mix)(_part(columns, rows, np.tri(block_size, dtype=bool)), terms)
     if blocks > 1:
         ends = Total(*(array[:-1, -1] for array in up_to))
         # Not the last rows of `means`: the transpose would have to add to those of an array.
@@ -211,7 +204,13 @@ def _means(
 
 
 def _part(some: Total, of: Total, where: np.ndarray | bool = True) -> Array:
-    """Where these are among those, how much of their weight they have: at most one."""
+    """Which part of the weight of the keys `of` falls to `some` of them: from zero to one.
+
+    Args:
+      some: the total of some keys.
+      of: the total of more keys, among which are those of `some`.
+      where: where that is so; elsewhere the part is zero.
+    """
     # Hidden before the exponential: it could overflow, and then its gradient be NaN.
     exponent = jnp.where(where, some.max - of.max, -jnp.inf)
     divisor = jnp.where(of.normalizer > 0, of.normalizer, 1.0)

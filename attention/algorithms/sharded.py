@@ -23,10 +23,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention.algorithms import streaming
+from attention.algorithms.request import Request
 from attention.algorithms.tiles import block_sizes, cut
 from attention.biases import Bias
 from attention.forms import Form, KeyOnly, as_pytree, size_of
 from attention.masks import Mask
+from attention.normalizers import Sigmoid, Softmax, normalizer_name
 from attention.pytrees import field_names, register_dataclass, static
 
 NORMALIZERS = ("softmax", "sigmoid")
@@ -100,18 +102,26 @@ class ShareOfBias:
         return self.bias(query_index, self.share.index(key_index))
 
 
-def attend(
-    form: Form,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    bias: Bias | None,
-    normalizer: str,
-    mesh: Mesh,
-    axis: str,
-) -> Float[Array, "*lead queries value_dim"]:
-    """The context of every query, on every device along `axis`; normalizers as `NORMALIZERS`."""
-    lead = values.shape[:-2]
-    num_queries, num_keys = size_of(form, len(lead))
+def obstacle(request: Request) -> str | None:
+    """Contexts of some keys and of others must merge: of softmax and sigmoid it is known how."""
+    if isinstance(request.normalizer, Softmax | Sigmoid):
+        return None
+    return (
+        f"normalizer={normalizer_name(request.normalizer)!r} cannot be merged over devices;"
+        f" choose {', '.join(NORMALIZERS)}"
+    )
+
+
+def attend(request: Request, mesh: Mesh, axis: str) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, on every device along `axis`, where there is no `obstacle`.
+
+    Args:
+      request: what to attend to.
+      mesh: of devices.
+      axis: the name of the mesh axis that shares the keys.
+    """
+    form, values, mask, bias = request.form, request.values, request.mask, request.bias
+    lead, num_queries, num_keys = request.lead, request.num_queries, request.num_keys
     if isinstance(form, KeyOnly) and bias is None and (mask is None or mask.keys_only):
         form = replace(form, num_queries=1)  # all have the same context
     if bias is not None:  # what it has closed over must come with it
@@ -121,7 +131,7 @@ def attend(
     leaves, structure = jax.tree.flatten((form, values, mask, bias))
 
     def run(*leaves: Array) -> Array:
-        return _attend(*jax.tree.unflatten(structure, leaves), normalizer, mesh, axis)
+        return _attend(*jax.tree.unflatten(structure, leaves), request.normalizer, mesh, axis)
 
     if _has_explicit_axes(values):
         spec = P(*jax.typeof(values).sharding.spec[: len(lead)], None, None)
@@ -136,7 +146,7 @@ def _attend(
     values: Array,
     mask: Mask | None,
     bias: Bias | None,
-    normalizer: str,
+    normalizer: Softmax | Sigmoid,
     mesh: Mesh,
     axis: str,
 ) -> Array:
@@ -154,11 +164,15 @@ def _attend(
         if bias is not None:
             bias = ShareOfBias(bias, share)
         tiles, floats, others = cut(replace(form, **fields), values, mask, bias, lead)
-        if normalizer == "softmax":
-            context = _merge(*streaming.softmax(tiles, floats, others), axis)
-        else:
-            num_allowed = lax.psum(streaming.count(tiles, floats, others), axis)
-            context = lax.psum(streaming.sigmoid(tiles, floats, others, num_allowed), axis)
+        match normalizer:
+            case Softmax():
+                context = _merge(*streaming.softmax(tiles, floats, others), axis)
+            case Sigmoid():
+                num_allowed = lax.psum(streaming.count(tiles, floats, others), axis)
+                part = streaming.sigmoid(normalizer, tiles, floats, others, num_allowed)
+                context = lax.psum(part, axis)
+            case other:
+                raise TypeError(f"no rule to merge devices under {normalizer_name(other)}")
         return tiles.join(context).astype(values.dtype)
 
     def pad(leaf: Array) -> Array:

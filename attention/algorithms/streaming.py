@@ -16,27 +16,47 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from attention.algorithms.request import Request
 from attention.algorithms.tiles import Tile, Tiles, cut
-from attention.biases import Bias
-from attention.forms import Form
-from attention.masks import Mask
-from attention.normalizers import sigmoid_among
+from attention.normalizers import Sigmoid, Softmax, normalizer_name
+
+KEEPS_PAIRS = False
+
+# A pair takes so many times as long as in a whole array that fits into the caches: tiles are cut,
+# looped over, and their scores computed once more for the backward pass. That is less than a pair
+# takes in a whole array beyond the caches.
+PAIR_COST = 2.0
 
 
-def attend(
-    form: Form,
-    values: Float[Array, "*lead keys value_dim"],
-    mask: Mask | None,
-    bias: Bias | None,
-    normalizer: str,
-) -> Float[Array, "*lead queries value_dim"]:
-    """The context of every query, for the normalizers `softmax` and `sigmoid`."""
-    tiles, floats, others = cut(form, values, mask, bias, values.shape[:-2])
-    if normalizer == "softmax":
-        context, _ = softmax(tiles, floats, others)
-    else:
-        context = sigmoid(tiles, floats, others, count(tiles, floats, others))
-    return tiles.join(context).astype(values.dtype)
+def obstacle(request: Request) -> str | None:
+    """Softmax and sigmoid go through keys tile by tile; of another normalizer that is not known."""
+    if isinstance(request.normalizer, Softmax | Sigmoid):
+        return None
+    return (
+        "the normalizer must be 'softmax' or 'sigmoid', which take keys part by part,"
+        f" not {normalizer_name(request.normalizer)!r}"
+    )
+
+
+def cost(request: Request, platform: str) -> float:
+    """Of every pair, whatever its form: what tiles cost does not depend on how many there are."""
+    return PAIR_COST * request.pairs
+
+
+def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
+    """The context of every query, where there is no `obstacle`."""
+    tiles, floats, others = cut(
+        request.form, request.values, request.mask, request.bias, request.lead
+    )
+    match request.normalizer:
+        case Softmax():
+            context, _ = softmax(tiles, floats, others)
+        case Sigmoid() as normalizer:
+            num_keys = count(tiles, floats, others)
+            context = sigmoid(normalizer, tiles, floats, others, num_keys)
+        case other:
+            raise TypeError(f"no rule for tiles under {normalizer_name(other)}")
+    return tiles.join(context).astype(request.values.dtype)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -102,13 +122,23 @@ def count(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
     return tiles.scan(add, tiles.full(0.0, dtype=jnp.int32), floats, others)
 
 
-def sigmoid(tiles: Tiles, floats: list[Array], others: list[Array], num_keys: Array) -> Array:
-    """The contexts. Each key is weighed by itself: no rule is needed but that of a sum."""
+def sigmoid(
+    normalizer: Sigmoid, tiles: Tiles, floats: list[Array], others: list[Array], num_keys: Array
+) -> Array:
+    """The contexts. Each key is weighed by itself: the derivative of a sum needs no rule.
+
+    Args:
+      normalizer: the sigmoid.
+      tiles: the plan of a problem that `cut` has cut.
+      floats: the arrays of the problem that have derivatives.
+      others: its other arrays.
+      num_keys: how many keys each query may attend to, as `count` returns it.
+    """
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def turn(mixed: Array, pair: Array) -> tuple[Array, None]:
         tile = tiles.tile(floats, others, pair)
-        weights = sigmoid_among(tile.scores, num_keys[pair[0]][..., None])
+        weights = normalizer.among(tile.scores, num_keys[pair[0]][..., None])
         weights = _where(tile.allowed, weights, 0.0)
         return mixed.at[pair[0]].add(_mix(weights, tile.values)), None
 

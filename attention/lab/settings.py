@@ -206,9 +206,13 @@ def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
         listed = ", ".join(map(repr, choices))
         raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
     try:
-        return find_named(field.split(".")[1], choices, name)
+        found = find_named(field.split(".")[1], choices, name)
     except ValueError as error:
         raise UsageError(f"{field}={name!r}: {error}") from None
+    if name not in choices and not callable(found):
+        kind = type(found).__name__
+        raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
+    return found
 
 
 def find_task(name: str) -> type[Task]:

@@ -29,6 +29,7 @@ from oracles import (
 
 from attention import InnerProduct, attend, masks
 from attention.algorithms import cudnn, dense
+from attention.algorithms.request import Request
 from attention.normalizers import NORMALIZERS, softmax
 
 LEAD = (BATCH, HEADS)
@@ -52,7 +53,8 @@ def problem(dtype, lead=LEAD, queries=KEYS, dims=(QUERY_DIM, VALUE_DIM), key_bia
 
 
 def obstacle(form, values, mask=None, bias=None, normalizer="softmax"):
-    return cudnn.obstacle(form, values, mask, bias, normalizer)
+    """Of the request alone, wherever it is asked."""
+    return cudnn.request_obstacle(Request(form, values, mask, bias, NORMALIZERS[normalizer]))
 
 
 # Which requests
@@ -180,6 +182,10 @@ def test_the_platform_must_be_an_nvidia_gpu_of_late(monkeypatch, backend, device
 # What it computes
 
 
+def request(form, values, mask=None):
+    return Request(form, values, mask, None, softmax)
+
+
 def pulled(attend, form, values):
     context, pullback = jax.vjp(attend, form, values)
     return context, pullback(normal(7, *context.shape).astype(context.dtype))
@@ -190,8 +196,8 @@ def both(form, values, mask):
     """By the kernel, and by dense in float32 of the same numbers."""
     wide = jax.tree.map(lambda leaf: leaf.astype(WIDE), (form, values))
     return (
-        pulled(lambda f, v: cudnn.attend(f, v, mask, "xla"), form, values),
-        pulled(lambda f, v: dense.attend(f, v, mask, None, softmax)[0], *wide),
+        pulled(lambda f, v: cudnn.attend(request(f, v, mask), "xla"), form, values),
+        pulled(lambda f, v: dense.attend(request(f, v, mask)), *wide),
     )
 
 
@@ -229,7 +235,7 @@ def test_the_kernel_is_asked_for_nothing_it_might_not_know(monkeypatch):
         return queries
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
-    cudnn.attend(*problem(jnp.bfloat16), PARTS["causal"] & PARTS["each"])
+    cudnn.attend(request(*problem(jnp.bfloat16), PARTS["causal"] & PARTS["each"]))
     assert asked["shapes"] == {(BATCH * HEADS, KEYS, 1, 24)}  # a multiple of eight
     lengths = asked["key_value_seq_lengths"]
     assert lengths.dtype == jnp.int32
@@ -252,7 +258,7 @@ marked.defvjp(lambda values: (marked(values), None), lambda _, cotangent: (jnp.c
 @pytest.fixture
 def on_a_gpu(monkeypatch):
     monkeypatch.setattr(cudnn, "platform_obstacle", lambda: None)
-    monkeypatch.setattr(cudnn, "attend", lambda form, values, mask: marked(values))
+    monkeypatch.setattr(cudnn, "attend", lambda request: marked(request.values))
 
 
 def text(platform, function, *args):
@@ -272,7 +278,7 @@ def test_it_is_picked_for_cuda_alone():
     assert uses_cudnn(*args)
     assert not uses_cudnn(*args, platform="cpu")
     assert not uses_cudnn(*args, platform="tpu")
-    expected = jit(dense.attend, static_argnums=4)(*args, None, None, softmax)[0]
+    expected = jit(lambda *args: dense.attend(request(*args)))(*args)
     assert_close(jit(attend)(*args), expected, tolerance=float(jnp.finfo(jnp.bfloat16).eps))
 
 

@@ -9,13 +9,14 @@ from oracles import BATCH, HEADS, KEYS, VALUE_DIM, arrays_in, assert_close, jit,
 
 from attention import KeyOnly, masks
 from attention.algorithms import dense, prefix
+from attention.algorithms.request import Request
 from attention.normalizers import softmax
 
 pytestmark = pytest.mark.usefixtures("strict")
 
 LONG = 53  # with blocks of 3: four levels, a ragged end on each
 every_block_size = pytest.mark.parametrize("block_size", [3, 16, 64])
-attend = jit(prefix.attend, static_argnames="block_size")
+attend = jit(prefix.attend_prefixes, static_argnames="block_size")
 
 
 def problem(*lead, keys=LONG, scale=2.0):
@@ -98,7 +99,7 @@ def test_context_under_leading_axes_and_a_mask_that_broadcasts():
 
 def test_vmap_is_a_leading_axis():
     logits, values = problem(BATCH, keys=KEYS)
-    over_batch = jit(jax.vmap(functools.partial(prefix.attend, block_size=3)))
+    over_batch = jit(jax.vmap(functools.partial(prefix.attend_prefixes, block_size=3)))
     assert_close(over_batch(logits, values), loop_prefixes(logits, values))
 
 
@@ -141,12 +142,12 @@ def test_half_precision_is_that_of_its_arguments_alone(dtype):
 
 @every_block_size
 def test_gradient_in_float32_is_that_in_float64(block_size):
-    function = functional(functools.partial(prefix.attend, block_size=block_size))
+    function = functional(functools.partial(prefix.attend_prefixes, block_size=block_size))
     assert_close(jit(gradient(function))(*problem()), in_float64(gradient), tolerance=5e-6)
 
 
 def test_hessian_product_in_float32_is_that_in_float64():
-    function = functional(functools.partial(prefix.attend, block_size=3))
+    function = functional(functools.partial(prefix.attend_prefixes, block_size=3))
     expected = in_float64(hessian_product)
     assert_close(jit(hessian_product(function))(*problem()), expected, tolerance=5e-6)
 
@@ -154,7 +155,7 @@ def test_hessian_product_in_float32_is_that_in_float64():
 @jit
 def jit_vjp(logits, values, where=None):
     context, pullback = jax.vjp(
-        lambda *args: prefix.attend(*args, where, block_size=3), logits, values
+        lambda *args: prefix.attend_prefixes(*args, where, block_size=3), logits, values
     )
     return context, pullback(normal(3, *context.shape))
 
@@ -170,7 +171,9 @@ def test_gradient_under_leading_axes_is_that_of_each():
 
 def test_jvp_is_the_transpose_of_vjp():
     primals, tangents = problem(), (normal(4, LONG), normal(5, LONG, VALUE_DIM))
-    forward = jit(functools.partial(jax.jvp, functools.partial(prefix.attend, block_size=3)))
+    forward = jit(
+        functools.partial(jax.jvp, functools.partial(prefix.attend_prefixes, block_size=3))
+    )
     _, tangent = forward(primals, tangents)
     _, cotangents = jit_vjp(*primals)
     by_vjp = sum(np.sum(a * b) for a, b in zip(cotangents, tangents, strict=True))
@@ -196,7 +199,9 @@ def test_no_prefix_sees_past_its_end():
     logits, values = problem(scale=0.4)
 
     def by_row(logits, values):
-        context, pullback = jax.vjp(functools.partial(prefix.attend, block_size=3), logits, values)
+        context, pullback = jax.vjp(
+            functools.partial(prefix.attend_prefixes, block_size=3), logits, values
+        )
         rows = jnp.eye(LONG)[:, :, None] * normal(3, *context.shape)[None]
         return jax.vmap(pullback)(rows)
 
@@ -209,36 +214,10 @@ def test_no_prefix_sees_past_its_end():
 
 def test_gradient_needs_memory_linear_in_keys():
     keys, block_size = 1009, 16
-    loss = functional(lambda *args: prefix.attend(*args, block_size=block_size)[:LONG])
+    loss = functional(lambda *args: prefix.attend_prefixes(*args, block_size=block_size)[:LONG])
     program = jax.jit(gradient(loss)).lower(*problem(keys=keys)).compile()
     floats = program.memory_analysis().temp_size_in_bytes / 4
     assert floats < 6 * keys * (VALUE_DIM + block_size)  # far from keys · keys
-
-
-# One step at a time
-
-
-@pytest.mark.parametrize("lead", [(), (BATCH, HEADS)])
-def test_steps_are_the_rows(lead):
-    logits, values = problem(*lead, keys=KEYS)
-
-    @jit
-    def scan(logits, values):
-        by_time = jnp.moveaxis(logits, -1, 0), jnp.moveaxis(values, -2, 0)
-        state = prefix.start(lead, VALUE_DIM, values.dtype)
-        _, contexts = jax.lax.scan(lambda state, key: prefix.step(state, *key), state, by_time)
-        return jnp.moveaxis(contexts, 0, -2)
-
-    assert_close(scan(logits, values), loop_prefixes(logits, values))
-
-
-def test_a_step_holds_float32_and_returns_the_dtype_of_values():
-    state = prefix.start((), VALUE_DIM, jnp.bfloat16)
-    value = normal(2, VALUE_DIM).astype(jnp.bfloat16)
-    state, context = prefix.step(state, jnp.asarray(5.0, jnp.bfloat16), value)
-    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
-    assert context.dtype == jnp.bfloat16
-    assert_close(context, value)
 
 
 # Queries
@@ -253,6 +232,8 @@ def test_causal_is_dense_under_the_mask(queries, offset):
     form, mask = KeyOnly(logits, queries), masks.causal(offset=offset)
     limit = masks.lengths(jnp.asarray([5, 0]))
     where = jnp.arange(KEYS)[None, :] < limit.lengths[:, None]
-    expected, _ = jit(dense.attend, static_argnums=4)(form, values, mask & limit, None, softmax)
+    expected = jit(lambda *args: dense.attend(Request(*args, None, softmax)))(
+        form, values, mask & limit
+    )
     actual = jit(prefix.attend_causal, static_argnums=3)(form, values, where, offset)
     assert_close(actual, expected)

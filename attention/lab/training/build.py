@@ -130,7 +130,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     rngs = nnx.Rngs(key)
     encoder_class, decoder_class = encoder_of(settings), decoder_of(settings)
     chosen = model.model_dump() | {
-        "normalizer": model.normalizer,  # TODO
+        "normalizer": find_choice("config.model.normalizer", NORMALIZERS, model.normalizer),
         "bias": find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias),
     }
     encoder = encoder_class(
