@@ -1,4 +1,4 @@
-"""Problems: attention by a score, as this library is given it and as one writes it by hand."""
+"""Problems: attention by a score, as this library is given it and as a person writes it in JAX."""
 
 import functools
 from collections.abc import Callable

@@ -76,7 +76,7 @@ def torch_program(
 
 
 def torch_plain(name: str) -> Callable[..., Any]:
-    """The context of a problem as one writes it in PyTorch; of `dot`, by PyTorch's fused kernel."""
+    """The context of a problem as a person writes it in PyTorch; of `dot`, by its fused kernel."""
     import torch
 
     def mlp(queries, keys, readout, values):

@@ -1,4 +1,4 @@
-"""What attention costs: score × size × implementation, beside the same thing by other means.
+"""What attention costs: score × size × implementation, beside other means to the same end.
 
     python scripts/benchmark.py [--scores mlp,dot] [--sizes 8x256x256] [--output benchmark]
 
@@ -10,8 +10,8 @@ Prints a table a problem, with a row a contender. Two numbers are forward / forw
 - vs X: 2 / 3 is twice as fast as X forward, three times forward+backward.
 - % of a copy: the bytes that must be read and written, over time, against those of a copy.
 
-Contenders are `attend` by each implementation and by its own pick, plain JAX as one writes it by
-hand, and PyTorch (extra `bench`). Arrays are projected already. `linear` is measured with one
+Contenders are `attend` by every implementation and by its pick, plain JAX as a person writes it,
+and PyTorch (extra `bench`). Arrays are projected already. `linear` is measured with one
 query (pooling) and with one query a key (causal). On a machine with other work, set
 OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads spin in vain. Writes table.md, table.json and, if
 matplotlib is there (extra `bench`), cost.png: time against length, by the pick and by plain JAX.
@@ -19,8 +19,8 @@ matplotlib is there (extra `bench`), cost.png: time against length, by the pick 
     python scripts/benchmark.py --sweep
     python scripts/benchmark.py --training
 
-are two more benchmarks, of trained runs per hour and of the time of an update; with `--help`, they
-tell more.
+are two more benchmarks, of trained runs per hour and of the time of an update in training; add
+`--help` to read about either.
 """
 
 import importlib.util
@@ -68,7 +68,7 @@ def size(text: str) -> Size:
     return is_not(text, "batch x queries x keys, such as 8x256x256")
 
 
-# Each of the three benchmarks has flags of its own, and refuses those of the others.
+# A benchmark of the three has its flags, and refuses those of the other two.
 
 COST, OF_SWEEP, OF_TRAINING = flags.FlagValues(), flags.FlagValues(), flags.FlagValues()
 
