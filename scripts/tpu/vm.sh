@@ -3,7 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source-path=SCRIPTDIR
-. scripts/tpu/common.sh
+. scripts/tpu/parts/settings.sh
+. scripts/tpu/parts/running.sh
+. scripts/tpu/parts/machines.sh
+. scripts/tpu/parts/work.sh
 
 USAGE="usage: scripts/tpu/vm.sh [--dry-run] COMMAND
 
@@ -21,85 +24,6 @@ USAGE="usage: scripts/tpu/vm.sh [--dry-run] COMMAND
 
 settings: PROJECT ZONE NAME ACCELERATOR RUNTIME SPOT=yes|no STORE=<what \`store\` printed>"
 
-tpu() {
-    run gcloud compute tpus "$@" --project="$PROJECT" --zone="$ZONE"
-}
-
-everywhere() {
-    tpu tpu-vm ssh "$NAME" --worker=all --command="$1"
-}
-
-store() {
-    run gcloud compute instances create "$NAME-store" --project="$PROJECT" --zone="$ZONE" \
-        --machine-type=e2-small --boot-disk-size=50GB \
-        --image-family=ubuntu-2404-lts-amd64 --image-project=ubuntu-os-cloud \
-        --metadata-from-file=startup-script=scripts/tpu/store.sh \
-        --format='value(networkInterfaces[0].networkIP)'
-}
-
-create() {
-    local spot=--spot
-    [ "$SPOT" = yes ] || spot=
-    tpu queued-resources create "$NAME" --node-id="$NAME" \
-        --accelerator-type="$ACCELERATOR" --runtime-version="$RUNTIME" ${spot:+"$spot"}
-}
-
-state() {
-    tpu queued-resources describe "$NAME" --format='value(state.state)'
-}
-
-wait_for_it() {
-    local now=''
-    if [ "$DRY_RUN" = yes ]; then
-        state
-        return
-    fi
-    while [ "$now" != ACTIVE ]; do
-        [ -z "$now" ] || sleep "${POLL_SECONDS:-30}"
-        now=$(state)
-        echo "$now"
-        case $now in
-            FAILED | SUSPENDING | SUSPENDED) die "$NAME is $now: delete it and create it again" ;;
-        esac
-    done
-}
-
-install() {
-    local unpack='mkdir -p attention && tar -xzf attention.tar.gz -C attention && cd attention'
-    local mount=''
-    [ -z "${STORE:-}" ] || mount=" && bash scripts/tpu/mount.sh $(quoted "$STORE")"
-    pack
-    tpu tpu-vm scp dist/attention.tar.gz "$NAME:" --worker=all
-    everywhere "$unpack$mount && bash scripts/tpu/install.sh tpu,tasks"
-}
-
-start() {
-    [ $# -gt 0 ] || die "run what? run python train.py --config configs/copy.py"
-    [ -n "${STORE:-}" ] ||
-        echo "note: without STORE the run is lost with the VM; a slice of several needs one" >&2
-    everywhere "$(detached "$(all_quoted "$@")" run.log)"
-}
-
-fetch() {
-    if [ -n "${STORE:-}" ]; then
-        run gcloud compute scp "$NAME-store:/srv/runs" . --recurse \
-            --project="$PROJECT" --zone="$ZONE"
-    else
-        tpu tpu-vm scp "$NAME:attention/runs" . --recurse
-    fi
-}
-
-tensorboard() {
-    tpu tpu-vm ssh "$NAME" --ssh-flag='-L 6006:localhost:6006' \
-        --command='~/.local/bin/uvx tensorboard --logdir attention/runs'
-}
-
-list() {
-    tpu queued-resources list
-    tpu tpu-vm list
-    run gcloud compute instances list --project="$PROJECT"
-}
-
 COMMAND=${1:-}
 [ $# -eq 0 ] || shift
 case $COMMAND in
@@ -114,11 +38,6 @@ need gcloud
 case $COMMAND in
     wait) wait_for_it ;;
     run) start "$@" ;;
-    logs) tpu tpu-vm ssh "$NAME" --command='tail -n 50 -F attention/run.log' ;;
-    delete) tpu queued-resources delete "$NAME" --force --quiet ;;
-    delete-store)
-        run gcloud compute instances delete "$NAME-store" --project="$PROJECT" --zone="$ZONE" \
-            --quiet
-        ;;
+    delete-store) delete_store ;;
     *) "$COMMAND" ;;
 esac

@@ -1,1 +1,1 @@
-"""Benchmarks: what attention and its training cost, beside the same by other means."""
+"""Benchmarks: what attention and its training cost, beside other means to the same end."""

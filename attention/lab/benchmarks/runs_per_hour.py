@@ -1,96 +1,116 @@
 """Trained runs per hour, by three ways to train several.
 
-    python scripts/benchmark.py --sweep [--runs 4] [--jobs 2] [--together 4] [--rounds 3]
-
 - one after another: a process of `train.py` a run;
-- jobs: `sweep.py`, each run a process of its own, `--jobs` at once;
-- together: `sweep.py`, all runs seeds of one program.
+- jobs: `sweep.py`, a process a run, some of them at once;
+- together: `sweep.py`, all runs seeds of a single program.
 
-Each way is timed from start to exit, with compilation, evaluation and what is written; the ways
-take turns, and figures are medians over the rounds. Of the default copy experiment; other flags go
-to the commands, such as --config.train.steps=100.
+A way is timed from start to exit, with compilation, evaluation and what is written; the ways take
+turns, and figures are medians over the rounds. What is trained is configs/copy.py, with those flags
+--config.… that are given, such as --config.train.steps=100.
 """
 
-import argparse
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-SCRIPTS = Path(__file__).parent
-REPOSITORY = SCRIPTS.parent
-CONFIG = f"--config={REPOSITORY / 'configs' / 'copy.py'}"
+from attention.lab.repository import ROOT
+
+# The experiment, and the commands that train it.
+CONFIG = f"--config={ROOT / 'configs' / 'copy.py'}"
+TRAIN, SWEEP = str(ROOT / "train.py"), str(ROOT / "scripts" / "sweep.py")
 
 Commands = list[list[str]]
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
-    )
-    cores = len(os.sched_getaffinity(0))
-    add = parser.add_argument
-    add("--runs", type=positive, default=4, help="one after another, and by jobs")
-    add("--jobs", type=positive, default=cores, help="processes at once (default: cores)")
-    add("--together", type=positive, help="runs of the one program (default: as --runs)")
-    add("--rounds", type=positive, default=3, help="times that each way gets its turn")
-    given, others = parser.parse_known_args(argv)
-    if refused := [flag for flag in others if not flag.startswith("--config.")]:
-        parser.error(f"{refused[0]!r} is neither one of these flags nor --config.…=…")
-    runs = {"one after another": given.runs, f"{given.jobs} jobs": given.runs}
-    runs["together"] = given.together or given.runs
-    times: dict[str, list[float]] = {way: [] for way in runs}
-    for _ in range(given.rounds):
-        for number, way in enumerate(runs):
+@dataclass(frozen=True)
+class Way:
+    """A way to train several runs.
+
+    Attributes:
+      name: as the table has it.
+      runs: how many are trained.
+      commands: what trains them, command after command, given an empty folder to write to.
+    """
+
+    name: str
+    runs: int
+    commands: Callable[[str], Commands]
+
+
+def ways(runs: int, jobs: int, together: int) -> list[Way]:
+    """The three ways.
+
+    Args:
+      runs: how many are trained one after another, and by jobs.
+      jobs: how many processes train at once.
+      together: how many runs the single program trains.
+    """
+    by_jobs = ("--together=1", f"--jobs={jobs}")
+    return [
+        Way("one after another", runs, lambda folder: _alone(folder, runs)),
+        Way(f"{jobs} jobs", runs, lambda folder: _sweep(folder, runs, *by_jobs)),
+        Way("together", together, lambda folder: _sweep(folder, together)),
+    ]
+
+
+def _alone(folder: str, runs: int) -> Commands:
+    return [
+        [TRAIN, CONFIG, f"--config.seed={seed}", f"--workdir={folder}/{seed}"]
+        for seed in range(runs)
+    ]
+
+
+def _sweep(folder: str, runs: int, *flags: str) -> Commands:
+    return [[SWEEP, CONFIG, f"--seeds={runs}", *flags, f"--workdir={folder}/sweep"]]
+
+
+def in_turn(contenders: Sequence[Way], rounds: int, flags: list[str]) -> list[list[float]]:
+    """The seconds of each way, a number a round.
+
+    Args:
+      contenders: the ways.
+      rounds: how many turns every way has.
+      flags: for each command, such as --config.train.steps=100.
+
+    Raises:
+      subprocess.CalledProcessError: a command failed, after it told why.
+    """
+    times: list[list[float]] = [[] for _ in contenders]
+    for _ in range(rounds):
+        for way, taken in zip(contenders, times, strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                times[way].append(seconds(commands(number, runs[way], given.jobs, folder), others))
-    print(f"{cores} CPU cores, load at the end {os.getloadavg()[0]:.1f}, {given.rounds} rounds\n")
-    print("\n".join(table(runs, times)))
+                taken.append(seconds(way.commands(folder), flags))
+    return times
 
 
-def positive(text: str) -> int:
-    if text.isdecimal() and int(text):
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+def seconds(commands: Commands, flags: list[str]) -> float:
+    """The time of all commands, one after another.
 
-
-def commands(way: int, runs: int, jobs: int, folder: str) -> Commands:
-    """What trains so many runs by a way, of the three in their order."""
-    train, sweep = str(REPOSITORY / "train.py"), str(SCRIPTS / "sweep.py")
-    if way == 0:
-        return [
-            [train, CONFIG, f"--config.seed={seed}", f"--workdir={folder}/{seed}"]
-            for seed in range(runs)
-        ]
-    asked = [f"--seeds={runs}", *(["--together=1", f"--jobs={jobs}"] if way == 1 else [])]
-    return [[sweep, CONFIG, *asked, f"--workdir={folder}/sweep"]]
-
-
-def seconds(what: Commands, others: list[str]) -> float:
-    """Of all commands, one after another."""
+    Raises:
+      subprocess.CalledProcessError: as `in_turn`.
+    """
     start = time.perf_counter()
-    for command in what:
-        done = subprocess.run([sys.executable, *command, *others], stdout=subprocess.DEVNULL)
-        if done.returncode:  # it has told why
-            sys.exit(done.returncode)
+    for command in commands:
+        line = [sys.executable, *command, *flags]
+        subprocess.run(line, stdout=subprocess.DEVNULL).check_returncode()
     return time.perf_counter() - start
 
 
-def table(runs: dict[str, int], times: dict[str, list[float]]) -> list[str]:
-    """A Markdown row a way; the ratio is to the first, the median of those of the rounds."""
+def table(contenders: Sequence[Way], times: list[list[float]]) -> list[str]:
+    """The lines of a table in Markdown, a row a way.
+
+    The ratio is of runs per hour to those of the first way, the median of those of the rounds.
+    """
     lines = ["| way | runs | seconds | runs per hour | ratio |", "|---|---|---|---|---|"]
-    first, *_ = runs
-    for way, count in runs.items():
-        each = [spent / count for spent in times[way]]
-        base = [spent / runs[first] for spent in times[first]]
-        ratio = statistics.median(a / b for a, b in zip(base, each, strict=True))
-        took = statistics.median(times[way])
-        lines.append(f"| {way} | {count} | {took:.1f} | {3600 * count / took:.0f} | {ratio:.2f} |")
+    base = [spent / contenders[0].runs for spent in times[0]]
+    for way, taken in zip(contenders, times, strict=True):
+        a_run = [spent / way.runs for spent in taken]
+        ratio = statistics.median(a / b for a, b in zip(base, a_run, strict=True))
+        took, count = statistics.median(taken), way.runs
+        per_hour = 3600 * count / took
+        lines.append(f"| {way.name} | {count} | {took:.1f} | {per_hour:.0f} | {ratio:.2f} |")
     return lines
-
-
-if __name__ == "__main__":
-    main()

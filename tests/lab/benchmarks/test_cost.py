@@ -1,0 +1,116 @@
+"""That `scripts/benchmark.py` measures every contender and says what it refuses."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from attention.lab.benchmarks import contenders as contending
+from attention.lab.benchmarks.jax_contenders import jax_program
+from attention.lab.benchmarks.problems import mlp_plain
+from attention.lab.commands import benchmark
+from attention.lab.repository import ROOT
+
+EVERYWHERE = {"plain JAX", "picked", "dense", "streaming"}
+CONTENDERS = {
+    "mlp": {*EVERYWHERE, "additive"},
+    "dot": {*EVERYWHERE, "inner_product", "jax.nn.dot_product_attention"},
+    "own": EVERYWHERE,
+    "linear": {*EVERYWHERE, "key_only", "memory copy"},
+    "linear, causal": {*EVERYWHERE, "prefix", "memory copy"},
+}
+
+
+def test_every_contender_is_measured_and_right(run, tmp_path, capsys):
+    flags = ["--sizes=2x5x7", "--rounds=1", "--no-torch", "--lengths=5", f"--output={tmp_path}"]
+    assert run(*flags) == 0
+    report = json.loads((tmp_path / "table.json").read_text())
+    printed, table = capsys.readouterr().out, (tmp_path / "table.md").read_text()
+    for score, contenders in CONTENDERS.items():
+        rows = [row for row in report["rows"] if row["score"] == score]
+        assert {row["contender"] for row in rows} == contenders
+        for row in rows:
+            assert f"| {row['contender']} " in printed
+            assert f"| {row['contender']} " in table
+            assert row["note"] == ""
+            assert row["forward+backward ms"] > 0
+            if row["contender"] != "memory copy":
+                assert row["error"] < 1e-5
+                assert row["gradient error"] < 1e-4
+                assert row["forward vs"]["plain JAX"] > 0
+    assert {row["contender"] for row in report["sweep"]} == {"plain JAX", "picked"}
+    has_matplotlib = importlib.util.find_spec("matplotlib") is not None
+    assert (tmp_path / "cost.png").exists() == has_matplotlib
+
+
+@pytest.mark.parametrize(("memory_gb", "parts"), [(1e-3, 2), (1e-4, 0)])
+def test_what_needs_too_much_memory_is_skipped_in_words(memory_gb, parts):
+    arrays, cotangent = contending.draw("mlp", (1, 13, 97), 0)  # 0.3 MB of hidden units
+    program = jax_program(mlp_plain, arrays, cotangent, memory_gb)
+    assert len(program.runs) == parts
+    assert program.note.startswith("" if parts else "skipped: 0.000")
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--scores=mpl", "flag --scores=mpl: 'mpl' is not one of mlp, dot, own, linear"),
+        (
+            "--sizes=8x256",
+            "flag --sizes=8x256: '8x256' is not batch x queries x keys, such as 8x256x256",
+        ),
+        ("--lengths=5,x", "flag --lengths=5,x: 'x' is not a whole number from 1"),
+        ("--rounds=0", "flag --rounds=0: '0' is not a whole number from 1"),
+        ("--memory-gb=nan", "flag --memory_gb=nan: 'nan' is not a number above 0"),
+        ("--memory_gb=0", "flag --memory_gb=0: '0' is not a number above 0"),
+        ("--jobs=2", "Unknown command line flag 'jobs'"),
+        ("mlp", "'mlp' is not a flag; flags begin with --"),
+    ],
+)
+def test_a_bad_flag_is_named_with_its_choices(run, capsys, flag, told):
+    assert run(flag) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "gigabytes", "torch"),
+    [
+        ([], 4.0, True),
+        (["--memory-gb=2.5", "--no-torch"], 2.5, False),
+        (["--memory_gb", "2.5", "--notorch"], 2.5, False),
+    ],
+)
+def test_both_spellings_of_a_flag_are_taken(run, monkeypatch, tmp_path, flags, gigabytes, torch):
+    given = {}
+
+    def stop(**asked):
+        given.update(asked)
+        raise OSError("that is enough")
+
+    monkeypatch.setattr(benchmark, "setting", stop)
+    monkeypatch.setattr(benchmark, "_is_installed", lambda package: True)
+    assert run(*flags, f"--output={tmp_path}") == 1
+    assert given == {"rounds": 9, "memory_gb": gigabytes, "torch": torch}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ([], ["What attention costs: ", "--scores: some of mlp,dot,own,linear"]),
+        (["--sweep"], ["Trained runs per hour", "--jobs: processes at once"]),
+    ],
+)
+def test_help_takes_no_device(asked, told):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "benchmark.py", *asked, "--help"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "no_such"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in told:
+        assert words in done.stdout

@@ -1,0 +1,48 @@
+"""That `scripts/benchmark.py --sweep` trains by each way and counts its runs."""
+
+import subprocess
+from pathlib import Path
+
+from attention.lab.benchmarks import runs_per_hour
+
+
+def test_runs_per_hour_are_those_of_each_way(run, monkeypatch, capsys):
+    times = [0, 8, 10, 15, 20, 23, 100, 112, 120, 124, 130, 132, 140]
+    ran, clock = [], iter([float(seconds) for seconds in times])
+    statuses = [0] * 8 + [2]
+
+    def ends(line, **_):
+        ran.append(line[1:])
+        return subprocess.CompletedProcess(line, statuses[len(ran) - 1])
+
+    monkeypatch.setattr(runs_per_hour.subprocess, "run", ends)
+    monkeypatch.setattr(runs_per_hour.time, "perf_counter", lambda: next(clock))
+    flags = ["--sweep", "--runs=2", "--jobs=3", "--together=5", "--rounds=2"]
+    assert run(*flags, "--config.train.steps=7") == 0
+    assert [Path(line[0]).name for line in ran] == [
+        "train.py",
+        "train.py",
+        "sweep.py",
+        "sweep.py",
+    ] * 2
+    assert [line[2] for line in ran[:2]] == ["--config.seed=0", "--config.seed=1"]
+    assert ran[2][2:5] == ["--seeds=2", "--together=1", "--jobs=3"]
+    assert ran[3][2:3] == ["--seeds=5"]
+    assert {line[-1] for line in ran} == {"--config.train.steps=7"}
+    for line in ran:
+        program, config = line[0], line[1].removeprefix("--config=")
+        assert Path(program).is_file()
+        assert Path(config).is_file()
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "| one after another | 2 | 10.0 | 720 | 1.00 |",  # 8 and 12 s
+        "| 3 jobs | 2 | 4.5 | 1600 | 2.30 |",  # 5 and 4 s
+        "| together | 5 | 2.5 | 7200 | 10.83 |",  # 3 and 2 s: (8/2)/(3/5) and (12/2)/(2/5)
+    ]
+    assert run(*flags) == 2
+    assert capsys.readouterr().err == ""  # what a command told, it told
+
+
+def test_flags_of_another_benchmark_are_refused(run, capsys):
+    assert run("--sweep", "--scores=mlp") == 2
+    told = "error: '--scores=mlp' is neither one of these flags nor --config.…=…\n"
+    assert capsys.readouterr().err == told
