@@ -16,7 +16,7 @@ from small import small, small_config, train_quietly
 
 from attention import lab
 from attention.lab.commands.config_flags import settings_of
-from attention.lab.configs import change
+from attention.lab.configs import change, read_config
 from attention.lab.errors import UsageError
 from attention.lab.runs.directory import open_for_evaluation
 from attention.lab.tasks.catalogue import TASKS
@@ -24,7 +24,7 @@ from attention.lab.training.build import build
 from attention.lab.training.state import initial_state
 from attention.lab.training.update import make_train
 
-ROOT = Path(__file__).parents[2]
+COPY_CONFIG = str(Path(__file__).parents[2] / "configs" / "copy.py")
 MINE = """
     from dataclasses import dataclass
     from typing import Annotated, Literal
@@ -143,10 +143,10 @@ def test_a_score_of_ones_own_trains_with_its_options(mine):
 
 
 def test_a_task_of_ones_own_trains_and_is_evaluated_with_its_settings(mine, tmp_path):
-    config = small_config()
+    config = small_config({"train.steps": 5})
     change(config, {"task.name": f"{mine}:Ones", "task.symbol_number": 2})
     assert config.task.to_dict() == {"name": f"{mine}:Ones", "max_length": 4, "symbol_number": 2}
-    settings = small({"task.name": f"{mine}:Ones", "task.symbol_number": 2, "train.steps": 5})
+    settings = read_config(config)
     status, shown = train_quietly(settings, tmp_path / "run")
     assert status == 0
     assert "nothing but symbol 2" in shown
@@ -156,18 +156,17 @@ def test_a_task_of_ones_own_trains_and_is_evaluated_with_its_settings(mine, tmp_
 
 def test_the_settings_of_a_task_of_ones_own_are_flags(mine):
     flags = [f"--config.task.name={mine}:Ones", "--config.task.symbol_number", "3"]
-    settings = settings_of(
-        str(ROOT / "configs" / "copy.py"), [*flags, "--config.task.max_length=7"]
-    )
+    flags += ["--config.eval.lengths=(3,)"]
+    settings = settings_of(COPY_CONFIG, [*flags, "--config.task.max_length=7"])
     assert settings.task.model_dump() == {
         "name": f"{mine}:Ones",
         "max_length": 7,
         "symbol_number": 3,
     }
     with pytest.raises(UsageError, match=r"^config\.task\.max_length=32: .*31"):
-        small({"task.name": f"{mine}:Ones", "task.max_length": 32})
+        settings_of(COPY_CONFIG, [*flags, "--config.task.max_length=32"])
     with pytest.raises(UsageError, match=r"^--config\.task\.symbols: .* has .*symbol_number"):
-        settings_of(str(ROOT / "configs" / "copy.py"), [*flags, "--config.task.symbols=3"])
+        settings_of(COPY_CONFIG, [*flags, "--config.task.symbols=3"])
 
 
 def test_a_decoder_of_ones_own_trains_with_its_settings(mine):
@@ -227,7 +226,7 @@ def modules():
 NOT_A_TASK = {("eval.py", "text")}
 
 
-@pytest.mark.parametrize("file", modules())
+@pytest.mark.parametrize("file", list(modules()))
 def test_no_module_names_a_task(file):
     tree = ast.parse(file.read_text())
     constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}

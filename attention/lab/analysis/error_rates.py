@@ -7,6 +7,7 @@ words whose output is none of the references.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def error_counts(
     }
 
 
-def error_ratios(counts: Mapping[str, int]) -> dict[str, float | None]:
+def error_ratios(counts: Mapping[str, Any]) -> dict[str, float | None]:
     """The error rates of summed `error_counts`; null where there is nothing to count.
 
     Args:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from attention.lab.settings import Settings, default_config, read_settings
+from attention.lab.configs import default_config, read_config
+from attention.lab.settings import Settings
 from attention.lab.training.build import build
 from attention.lab.training.state import completed, initial_state
 from attention.lab.training.update import make_train
@@ -36,7 +37,7 @@ def report(rounds: int, updates: int) -> Iterator[str]:
 
     yield f"jax {jax.__version__} on {jax.devices()[0].device_kind}, torch {torch.__version__}"
     for score in SCORES:
-        settings = read_settings(default_config(score).to_dict())
+        settings = read_config(default_config(score))
         contenders = {
             HERE: jax_updates(settings),
             EAGER: torch_updates(settings, compiled=False),

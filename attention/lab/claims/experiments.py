@@ -3,12 +3,11 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from attention.lab import configs
 from attention.lab.claims.size import Size
-from attention.lab.errors import UsageError
+from attention.lab.repository import ROOT
 from attention.lab.settings import Settings
 
 FIRST_SEED = 100
@@ -36,26 +35,13 @@ class Experiment:
         Raises:
           UsageError: the experiment cannot be run; in words.
         """
-        config = configs.load(str(checkout() / "configs" / f"{self.config}.py"), self.score)
+        config = configs.load(str(ROOT / "configs" / f"{self.config}.py"), self.score)
         configs.change(config, dict(self.changes))
         return configs.read_config(config)
 
 
 # Experiments by what sets them apart: the row and the column of a table.
 Grid = dict[tuple[Any, Any], Experiment]
-
-
-def checkout() -> Path:
-    """The checkout in which the command is run: config files, the page and the runs lie there.
-
-    Raises:
-      UsageError: the current directory lies in none.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "configs").is_dir():
-            return folder
-    raise UsageError(f"{here} is in no checkout of this project: no configs/ there or above")
 
 
 def experiment(config: str, score: str, changes: Mapping[str, Any]) -> Experiment:

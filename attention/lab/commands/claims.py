@@ -21,11 +21,11 @@ from rich.console import Console
 
 from attention.lab.claims import CLAIMS
 from attention.lab.claims.cache import Cache
-from attention.lab.claims.experiments import checkout
 from attention.lab.claims.page import write_page
 from attention.lab.claims.size import FULL, QUICK, Size
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.errors import UsageError
+from attention.lab.repository import ROOT
 
 FLAGS = flags.FlagValues()
 IS_QUICK = flags.DEFINE_boolean("quick", False, "small versions, 3 seeds", flag_values=FLAGS)
@@ -54,8 +54,8 @@ def main() -> NoReturn:
 def _claims(rest: list[str]) -> int:
     refuse(rest)
     size, numbers = _size(), _numbers(ONLY.value)
-    page = Path(PAGE.value or checkout() / "docs" / "claims.md")
-    cache = Cache(Path(RUNS.value or checkout() / "runs" / "claims"))
+    page = Path(PAGE.value or ROOT / "docs" / "claims.md")
+    cache = Cache(Path(RUNS.value or ROOT / "runs" / "claims"))
     _check_packages()
     console = Console()
     try:

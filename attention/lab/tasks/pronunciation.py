@@ -21,7 +21,7 @@ phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 are 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -198,10 +198,11 @@ class Pronunciation(Task):
         cls, tokens: Int[Array, "batch time"], batch: Batch, counts_row: Bool[Array, " batch"]
     ) -> Counts:
         """Edits, and words without a mistake: see `error_counts`."""
+        assert batch.references is not None
         return error_counts(tokens, batch.references, counts_row)
 
     @classmethod
-    def ratios(cls, counts: Mapping[str, int]) -> dict[str, float | None]:
+    def ratios(cls, counts: Mapping[str, Any]) -> dict[str, float | None]:
         return error_ratios(counts)
 
 

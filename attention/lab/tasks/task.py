@@ -56,10 +56,10 @@ class Task(ABC):
     @classmethod
     def settings(cls) -> type[TaskSettings]:
         """The fields that a config has for it, with their types, ranges and defaults."""
-        section = section_with(TaskSettings, static_fields_of(cls))
+        section: Any = section_with(TaskSettings, static_fields_of(cls))
         if "max_length" not in section.model_fields:
             section.max_length = property(lambda chosen: cls.build(chosen, None).max_length)
-        return section  # type: ignore[return-value]
+        return section
 
     @classmethod
     def source(cls, settings: Any) -> bytes | None:
@@ -179,7 +179,7 @@ class Task(ABC):
         return {}
 
     @classmethod
-    def ratios(cls, counts: Mapping[str, int]) -> dict[str, float | None]:
+    def ratios(cls, counts: Mapping[str, Any]) -> dict[str, float | None]:
         """Its own metrics, made of the sums; null where there is nothing to count."""
         del counts
         return {}

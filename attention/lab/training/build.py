@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import optax
@@ -32,6 +33,7 @@ from attention.lab.training.limits import (
     check_score,
 )
 from attention.lab.training.optimizer import make_optimizer
+from attention.normalizers import NORMALIZERS
 from attention.scores import find_score
 
 Parameters = PyTree
@@ -129,6 +131,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     model = settings.model
     rngs = nnx.Rngs(key)
     encoder_class, decoder_class = encoder_of(settings), decoder_of(settings)
+    make_decoder: Any = decoder_class  # each has arguments of its own
     chosen = model.model_dump() | {
         "normalizer": find_choice("config.model.normalizer", NORMALIZERS, model.normalizer),
         "bias": find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias),
@@ -140,7 +143,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
         rngs=rngs,
         **{name: chosen[name] for name in options_of(encoder_class)},
     )
-    decoder = decoder_class(
+    decoder = make_decoder(
         None if settings.score.name == NO_ATTENTION else find_score(settings.score.name),
         task.vocabulary,
         task.target_time,
