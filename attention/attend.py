@@ -1,7 +1,8 @@
 """`attend`: from a form to its context, by the algorithm that serves it best.
 
-An algorithm says itself what it cannot serve and what it costs, see `Algorithm`. A new one is
-a file in `attention.algorithms` and an entry in `ALGORITHMS`.
+An algorithm says itself what it cannot serve and what it costs, see `Algorithm` in
+`attention.algorithms.request`. A new algorithm is a file in `attention.algorithms` and an entry in
+`ALGORITHMS`.
 """
 
 import functools
@@ -66,9 +67,9 @@ def attend(
         `attention.normalizers`, or the user's own function, see `find_normalizer`.
       implementation: a key of `ALGORITHMS` forces that algorithm, which says so if it cannot
         serve this request; None picks the algorithm of least cost, for each platform by itself.
-        All algorithms are exact; `attention.algorithms` has one a file. On an NVIDIA GPU None
-        picks "cudnn" for inner products in half precision where it can: that has reverse mode
-        only, so name "streaming" for forward mode.
+        All algorithms are exact; `attention.algorithms` has a file for each of them. On an
+        NVIDIA GPU None picks "cudnn" for inner products in half precision where it can: that
+        algorithm has reverse mode only, so name "streaming" for forward mode.
 
     Raises:
       ValueError: shapes do not fit, a name is unknown, or the request is impossible; the
@@ -174,7 +175,13 @@ def _keeps_pairs(name: str) -> bool:
 
 
 def _attend_by_platform(request: Request, picked: dict[str, str]) -> Array:
-    """Which platform it is shows only when a program is lowered: until then it holds all."""
+    """The context, by the algorithm of the platform that the program is compiled for.
+
+    Which platform that is shows only when the program is lowered: until then, and in its
+    derivatives, the program holds the algorithms of all platforms as branches. The branches
+    close over the request instead of taking its arrays as arguments: so the bias may be a plain
+    function with traced arrays in it, which every algorithm evaluates at shapes of its choice.
+    """
     (default, _), *others = Counter(picked.values()).most_common()
     if not others:
         return ALGORITHMS[default].attend(request)

@@ -1,8 +1,8 @@
 """Forms: how the pairs of a score interact, which decides what the score must cost.
 
-A score is one equation on two vectors. Its form is that equation seen over all
+A score is an equation on two vectors. Its form is that equation seen over all
 queries and keys at once, with as much structure as the score can promise. The four
-forms are frozen pytrees. Each is defined for one attention problem and has a dense
+forms are frozen pytrees. A form is defined for a single attention problem and has a dense
 reference, `scores()`, of shape `[queries, keys]`; `jax.vmap` adds batch and head axes
 in front of every leaf, which is what `attend` takes. `per_query` and `per_key` name the
 fields that have an axis of queries or keys, by which a form can be cut into tiles.
@@ -25,7 +25,7 @@ Activation = Callable[[Array], Array]
 
 
 def accumulator(*dtypes: DTypeLike) -> np.dtype:
-    """What to add numbers of these types up in: float32 at the least."""
+    """The dtype in which to add up numbers of these dtypes: float32 at the least."""
     return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
 
 
@@ -35,7 +35,7 @@ class KeyOnly:
     """Scores that ignore the query: `s_ij = logits_j`. Costs O(keys).
 
     Attributes:
-      logits: one score a key.
+      logits: the score of every key.
       num_queries: how many queries share them.
     """
 
@@ -143,17 +143,17 @@ Form = KeyOnly | InnerProduct | Additive | Pairwise
 
 
 def size_of(form: Form, lead: int) -> tuple[int, int]:
-    """The number of queries and of keys of a form with so many leading axes."""
+    """The number of queries, and the number of keys, of a form with `lead` leading axes."""
     if isinstance(form, KeyOnly):
         return form.num_queries, form.logits.shape[lead]
     return tuple(jax.tree.leaves(side)[0].shape[lead] for side in (form.queries, form.keys))
 
 
 def num_leading_axes(form: Form) -> int:
-    """How many axes precede those of queries and keys.
+    """How many axes of a form's arrays precede the axis of queries or keys.
 
     Raises:
-      ValueError: queries that are not one array do not show it.
+      ValueError: the queries are a pytree of several arrays, which does not show it.
     """
     if isinstance(form, KeyOnly):
         return form.logits.ndim - 1
@@ -169,7 +169,7 @@ def form_of(score: Callable[[Any, Any], Array], queries: PyTree, keys: PyTree) -
     """The form of any score: what its `form` method promises, else `Pairwise`.
 
     Args:
-      score: an `nnx.Module` or a plain function of one query and one key.
+      score: an `nnx.Module` or a plain function of a single query and a single key.
       queries: a pytree whose leaves share the leading axis `queries`.
       keys: a pytree whose leaves share the leading axis `keys`.
     """
@@ -197,7 +197,7 @@ def as_pytree(function: Callable[..., Any], *examples: Any) -> Callable[..., Any
 
     Args:
       function: a pytree, such as a module, which is returned; or a plain function.
-      examples: arguments like those that it will get.
+      examples: arguments with the shapes and dtypes of all those that it will get.
     """
     if not jax.tree_util.all_leaves([function]):
         return function
@@ -205,7 +205,7 @@ def as_pytree(function: Callable[..., Any], *examples: Any) -> Callable[..., Any
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What its author calls it."""
+    """The name that a function's author gave it, or else the name of its type."""
     if isinstance(function, Closure):
         return function.name
     return getattr(function, "__name__", type(function).__name__)

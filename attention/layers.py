@@ -28,8 +28,8 @@ class Attention(nnx.Module):
 
     Args:
       score: a score class, made once a head by
-        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function of one query
-        and one key, which every head shares.
+        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function of a single query
+        and a single key, which every head shares.
       query_dim: size of a query.
       key_dim: size of a key.
       heads: number of heads; it must divide the size of the values.
@@ -116,7 +116,16 @@ class Attention(nnx.Module):
         axis: str,
         mask: Mask | None = None,
     ) -> Float[Array, "*batch queries value_dim"]:
-        """The context of every query, keys and values in equal shares along a mesh axis."""
+        """The context of every query, keys and values in equal shares along a mesh axis.
+
+        Args:
+          queries: as in a call of the layer.
+          keys: as in a call of the layer.
+          values: as in a call of the layer.
+          mesh: of devices.
+          axis: the name of the mesh axis for the keys, see `attend_sharded`.
+          mask: which query may attend to which key, by their indices among all.
+        """
         form, values = self._form_and_values(queries, keys, values)
         context = attend_sharded(
             form,
@@ -137,7 +146,7 @@ class Attention(nnx.Module):
         *,
         mask: Mask | None = None,
     ) -> tuple[Float[Array, "*batch queries value_dim"], Float[Array, "*batch heads queries keys"]]:
-        """The context of every query, and each head's weights over the keys."""
+        """The context of every query, and the weights of every head over the keys."""
         form, values = self._form_and_values(queries, keys, values)
         context, weights = attend_with_weights(
             form, values, mask=mask, bias=self.bias, normalizer=self.normalizer
@@ -147,7 +156,7 @@ class Attention(nnx.Module):
     def scores(
         self, queries: PyTree, keys: Float[Array, "*batch keys key_dim"]
     ) -> Float[Array, "*batch heads queries keys"]:
-        """Each head's scores, no mask, bias or normalizer applied: for decoders of one's own."""
+        """The scores of every head, without mask or bias: for decoders that add to the scores."""
         form, values = self._form_and_values(queries, keys, None)
         lead = values.shape[:-2]
         scores = dense.scores(dense.collapse(form, lead))
@@ -158,7 +167,7 @@ class Attention(nnx.Module):
         weights: Float[Array, "*batch heads queries keys"],
         values: Float[Array, "*batch keys value_dim"],
     ) -> Float[Array, "*batch queries value_dim"]:
-        """What each head mixes by these weights, joined."""
+        """The context that every head mixes by these weights, the heads' contexts concatenated."""
         return _join_heads(weights.astype(values.dtype) @ _split_heads(values, self.heads))
 
     def statistics(
@@ -170,7 +179,7 @@ class Attention(nnx.Module):
         mask: Mask | None = None,
         top_k: int = 1,
     ) -> Statistics:
-        """What every query attends to under a softmax, in a few numbers for each head.
+        """What every query attends to under a softmax, in a few numbers for every head.
 
         Unlike the weights, they take no memory of `[queries, keys]`.
         """

@@ -30,7 +30,7 @@ class Mask:
     keys_only: ClassVar[bool] = False
 
     def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
-        """May these queries attend to these keys? The last axes may be of size one."""
+        """Whether these queries may attend to these keys. The last two axes may be of size 1."""
         raise NotImplementedError
 
     def evaluate(self, query_index: QueryIndex, key_index: KeyIndex, lead: int) -> Allowed:
@@ -94,7 +94,7 @@ class Both(Mask):
 @register_dataclass
 @dataclass(frozen=True)
 class Causal(Mask):
-    """Keys up to the query's own index, plus `offset`."""
+    """Query i may attend to keys j ≤ i + offset."""
 
     offset: int = static(default=0)
 
@@ -108,7 +108,7 @@ class Causal(Mask):
 @register_dataclass
 @dataclass(frozen=True)
 class Window(Mask):
-    """Keys at most `width` away from the query's own index."""
+    """Query i may attend to keys j with |i − j| ≤ width."""
 
     width: int = static()
 
@@ -122,7 +122,7 @@ class Window(Mask):
 @register_dataclass
 @dataclass(frozen=True)
 class Lengths(Mask):
-    """The first `lengths` keys."""
+    """Every query may attend to the first `lengths` keys."""
 
     lengths: Int[Array, "*lead"]
 
@@ -136,7 +136,7 @@ class Lengths(Mask):
 @register_dataclass
 @dataclass(frozen=True)
 class Dense(Mask):
-    """A boolean array, for those who have one."""
+    """Query i may attend to key j where an array of booleans says so."""
 
     allowed: Bool[Array, "*lead queries keys"]
 
@@ -183,5 +183,5 @@ def dense(allowed: Bool[Array, "*lead queries keys"]) -> Mask:
 
 
 def _aligned(allowed: Array, lead: int) -> Array:
-    own = allowed.ndim - 2
-    return jnp.expand_dims(allowed, tuple(range(own, lead)))
+    """With axes of size 1 after the leading axes that there are, so that there are `lead`."""
+    return jnp.expand_dims(allowed, tuple(range(allowed.ndim - 2, lead)))

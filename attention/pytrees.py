@@ -1,8 +1,8 @@
-"""Dataclasses as pytrees, each with a structure of its own.
+"""Dataclasses as pytrees, such that no two classes share a structure.
 
 To `jax.tree_util.register_dataclass` of jaxlib 0.10.2, two classes with equal static fields have
 equal structures: `causal(offset=2)` and `window(2)`, say. Where their hashes collide, as happens
-to one pair in some hundreds, `jit` takes the program of the one for the other.
+to a pair of structures in some hundreds, `jit` takes the program of one class for the other's.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def static(**kwargs: Any) -> Any:
 
 
 def field_names(cls: type, *, static: bool) -> tuple[str, ...]:
-    """The fields of a dataclass that are static, or those that are not."""
+    """The names of a dataclass's static fields, or of the fields that are not static."""
     return tuple(f.name for f in fields(cls) if f.metadata.get("static", False) == static)
 
 

@@ -1,14 +1,14 @@
-"""Scores: one equation on two vectors each.
+"""Scores: equations on two vectors.
 
-A score says how well one key answers one query. It is an `nnx.Module` made by
+A score says how well a key answers a query. It is an `nnx.Module` made by
 `Score(query_dim, key_dim, *, rngs, **options)` and called on *single* vectors;
 everything else (all pairs, heads, batches) follows by `jax.vmap`. A score that can
 promise structure overrides `form`, and is then served by a cheaper algorithm; the two
-must agree, which one test checks for every score there is.
+must agree, which a test checks for every score there is.
 
 Write a score in row form, `query @ W`, not `W @ query`: under `vmap` the row form
-becomes one matrix product over all queries, and the projection is done once a query
-instead of once a pair.
+becomes a single matrix product over all queries, and the projection is done once for
+every query instead of once for every pair.
 """
 
 import inspect
@@ -195,7 +195,7 @@ class Cosine(Score):
     A zero vector has cosine zero, and gradient zero, with everything.
 
     Args:
-      sharpness: β at the start. The score never leaves ±β, so a small one cannot select.
+      sharpness: β at the start. The score never leaves ±β, so with a small β it cannot select.
     """
 
     def __init__(self, query_dim: int, key_dim: int, *, sharpness: float = 8.0, rngs: nnx.Rngs):
@@ -255,8 +255,8 @@ class Trilinear(Score):
         self.weight = nnx.Param(_projection(rngs.params(), (key_dim, 1))[:, 0])
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        own = query @ self.query_weight[...] + key @ self.key_weight[...]
-        return own + (query * self.weight[...]) @ key
+        apart = query @ self.query_weight[...] + key @ self.key_weight[...]
+        return apart + (query * self.weight[...]) @ key
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]

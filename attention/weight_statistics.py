@@ -17,7 +17,7 @@ from attention.pytrees import register_dataclass
 @register_dataclass
 @dataclass(frozen=True)
 class Statistics:
-    """Of the softmax weights `p` of each query.
+    """A few numbers about the softmax weights `p` of every query.
 
     A query with no key has weights, entropy and positions zero, indices −1, and the
     logarithm of its normalizer is −∞.
@@ -55,8 +55,8 @@ def statistics(
       mask: which query may attend to which key.
       bias: what positions add to the scores.
       top_k: how many of the largest weights to return.
-      lead: how many leading axes the form has, 2 for `[batch, heads]`. It shows, but for
-        a `Pairwise` form whose queries are not one array.
+      lead: how many leading axes the form has, 2 for `[batch, heads]`. The form shows it, but for
+        a `Pairwise` form whose queries are a pytree of several arrays.
 
     Raises:
       ValueError: shapes do not fit, or `top_k` is not between 1 and the number of keys.
@@ -75,7 +75,7 @@ def statistics(
 @register_dataclass
 @dataclass(frozen=True)
 class _Held:
-    """What is known of each query after some tiles. Sums are of `exp(s − max)`."""
+    """What is known of every query after some tiles. All sums are relative to `exp(max)`."""
 
     max: Array
     total: Array

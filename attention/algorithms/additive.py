@@ -8,9 +8,10 @@ every turn adds a group of terms, none of which meets memory. Three things make 
   operation: `1/a = b / ab` and `1/b = a / ab`. That is exact; `_centered` guards it from
   overflow.
 - *the derivative needs no tanh either*: `d tanh = 4 (r − r²)`.
-- *each cotangent has a sweep of its own.* `_tangent` is written as three sums, over keys,
-  queries and readout, whose transposes add up whole arrays, elementwise. One sum for all
-  would reduce over the last axis, which is slow wherever vectors are processed.
+- *the cotangents of queries, keys and readout are summed in three sweeps.* `_tangent` is written
+  as three sums, over keys, queries and readout, whose transposes add up whole arrays,
+  elementwise. A single sum for all three would reduce over the last axis, which is slow wherever
+  vectors are processed.
 """
 
 import functools
@@ -35,7 +36,8 @@ PAIR_COST = 3.0
 
 Pair = tuple[Array, Array]
 
-# Terms a turn. XLA does not vectorize loops over fewer on a CPU: five times the time.
+# Terms that a turn of a loop adds up. On a CPU, XLA does not vectorize loops whose turns have
+# fewer: they take five times as long.
 GROUP = 16
 
 
@@ -47,7 +49,7 @@ def obstacle(request: Request) -> str | None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """Of every pair, whatever the number of its terms: only the same form's costs are compared."""
+    """That of every pair, whatever the number of its terms, which all algorithms have to add up."""
     return PAIR_COST * request.pairs
 
 
@@ -60,7 +62,7 @@ def scores(form: Additive) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch, in float32 or better."""
     queries, keys, readout = form.queries, form.keys, form.readout[:, None, :]
     batch, num_queries, _ = queries.shape
-    # Vectors run along the last axis: let that be a long one.
+    # Vectors run along the last axis: let that axis be long.
     axis = 1 if batch >= max(num_queries, keys.shape[1]) else 2
     if form.activation is jnp.tanh:
         units, (queries, keys, regime) = _TANH, _centered(queries, keys)
@@ -72,7 +74,7 @@ def scores(form: Additive) -> Float[Array, "batch queries keys"]:
 
 
 def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
-    """`[hidden, …]`, with `n` at `axis`, 1 or 2, and the batch at the other."""
+    """`[hidden, …]`, with `n` at `axis`, which is 1 or 2, and the batch at the other of the two."""
     array = jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
     return array.astype(accumulator(array.dtype))
 
@@ -80,11 +82,15 @@ def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
 def _centered(
     queries: Float[Array, "batch queries hidden"], keys: Float[Array, "batch keys hidden"]
 ) -> tuple[Array, Array, Int[Array, ""]]:
-    """The same sums `q + k` of smaller queries, and the first of `_TANH` that is exact for them.
+    """Queries and keys shifted against each other, and the first of `_TANH` that is exact for them.
 
-    `q + k = (q − c) + (k + c)` for any c. With the middle of a unit's queries for c, they reach
-    to about half their spread. Where they still reach too far, c is zero: there `k + c` would
-    lose digits of sums that count.
+    The sums stay what they are: `q + k = (q − c) + (k + c)` for any c. With the middle of a hidden
+    unit's queries for c, the shifted queries reach to about half the spread of the queries. For a
+    unit whose shifted queries still reach too far, c is zero: there `k + c` would lose digits of
+    sums that count.
+
+    Returns:
+      The shifted queries, the shifted keys, and an index into `_TANH`.
     """
     dtype = accumulator(queries.dtype, keys.dtype)
     queries, keys = queries.astype(dtype), keys.astype(dtype)
@@ -128,7 +134,7 @@ class _Unit:
 
 @functools.cache
 def _elementwise(activation: Activation) -> _Unit:
-    """Any activation, as it is."""
+    """The unit of any activation, which computes it as it is written."""
 
     def slope(term: Array) -> Array:
         return jax.jvp(activation, (term,), (jnp.ones_like(term),))[1]
@@ -156,7 +162,7 @@ def _reciprocal(
     query_limit: float,
     key_limit: float,
 ) -> _Unit:
-    """`tanh(q + k) = 1 − 2r`.
+    """A unit of tanh by reciprocals: `tanh(q + k) = 1 − 2r`.
 
     The limits keep products of exponentials finite, and no sum that tanh tells from ±1
     is touched: where a key is cut off, `|q + k| > key_limit − query_limit`, which is at least
@@ -185,7 +191,7 @@ def _reciprocal(
     )
 
 
-def _own_divisions(terms: Pair) -> Pair:
+def _two_divisions(terms: Pair) -> Pair:
     return 1 / terms[0], 1 / terms[1]
 
 
@@ -203,8 +209,8 @@ def _one_division_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair
     return (r, s), (-r * (r * a), -s * (s * b))
 
 
-def _mix_by_own_divisions(terms: Pair, weights: Pair) -> Array:
-    return _weighted(_own_divisions(terms), weights)
+def _mix_by_two_divisions(terms: Pair, weights: Pair) -> Array:
+    return _weighted(_two_divisions(terms), weights)
 
 
 def _mix_by_one_division(terms: Pair, weights: Pair) -> Array:
@@ -212,13 +218,13 @@ def _mix_by_one_division(terms: Pair, weights: Pair) -> Array:
     return (v * b + w * a) / (a * b)
 
 
-# How far queries may reach. With the keys cut off where they are, products of two terms are
-# finite up to the first, terms up to the second.
+# How far shifted queries may reach. With the keys cut off at their limits below, products of two
+# terms are finite for queries up to `_NEAR`, single terms for queries up to `_FAR`.
 _NEAR, _FAR = 5.0, 16.0
 _DOUBLE_KEY_LIMIT = 40.0  # in float64, for both
 _TANH: tuple[_Unit, ...] = (
     _reciprocal(_one_division, _mix_by_one_division, query_limit=_NEAR, key_limit=15.5),
-    _reciprocal(_own_divisions, _mix_by_own_divisions, query_limit=_FAR, key_limit=26.0),
+    _reciprocal(_two_divisions, _mix_by_two_divisions, query_limit=_FAR, key_limit=26.0),
     _elementwise(jnp.tanh),
 )
 
@@ -239,8 +245,8 @@ def _unbatched_vmap(
     return _unbatched(jnp.max(regimes)), False
 
 
-# Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and those of
-# pairs [batch, queries, keys] or [queries, keys, batch].
+# Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and arrays of
+# pairs are [batch, queries, keys] or [queries, keys, batch].
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -252,7 +258,7 @@ def _scores(
     keys: Array,
     readout: Array,
 ) -> Array:
-    """The scores, by the unit of this number."""
+    """The scores, by the unit whose index is `regime`."""
     sums = [functools.partial(_sum, unit, axis) for unit in units]
     return lax.switch(regime, sums, queries, keys, readout)
 
@@ -269,7 +275,7 @@ def _sum(unit: _Unit, axis: int, queries: Array, keys: Array, readout: Array) ->
     """The scores, a group of hidden units a turn."""
     x, y = unit.prepare(queries, keys)
     x, y = jnp.expand_dims(x, axis + 1), jnp.expand_dims(y, axis)
-    # At most one: what it is multiplied by can be close to the greatest number there is.
+    # Weights of 1 at most: their factors can be close to the greatest number there is.
     greatest = jnp.max(jnp.abs(readout), axis=0, keepdims=True, initial=0.0)
     weights = jnp.expand_dims(readout / jnp.where(greatest > 0, greatest, 1.0), axis)
 
@@ -335,8 +341,8 @@ def _directional(
         groups = _split(x, num_rows // GROUP)
         out = lax.map(lambda x: sums(x, columns, direction), groups)
         return out.reshape(-1, *out.shape[2:])[:num_rows]
-    # Few rows make one turn, and a loop of one turn is none: XLA would fuse the sweep with
-    # what comes before and after, at several times the cost. So loop over halves of the units.
+    # Few rows make a single turn, and XLA unrolls a loop of a single turn: it would fuse the sweep
+    # with what comes before and after, at several times the cost. So loop over halves of the units.
     x = jnp.moveaxis(_split(x, 1)[0], 1, 0)
     parts = [_split(array, 2) for array in (x, columns, direction)]
     zeros = jnp.zeros((x.shape[1], *columns.shape[1:]), x.dtype)
@@ -349,7 +355,7 @@ def _directional(
 
 
 def _split(array: Float[Array, "n *rest"], turns: int) -> Float[Array, "turns group *rest"]:
-    """In equal groups of an even size, padded by zeros."""
+    """The array in `turns` equal groups of an even size, the last of them padded with zeros."""
     group = 2 * -(-array.shape[0] // (2 * turns))
     padding = turns * group - array.shape[0]
     return jnp.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)).reshape(

@@ -1,8 +1,8 @@
 """Softmax attention for inner products in half precision, by the flash attention of cuDNN.
 
-Time O(queries · keys), memory O(queries + keys), on NVIDIA GPUs. It has reverse mode only: for
-forward mode and Hessian-vector products there is `implementation="streaming"`, and so there is
-where a program is exported or lowered for several platforms at once.
+Time O(queries · keys), memory O(queries + keys), on NVIDIA GPUs. The kernel has reverse mode only.
+Name `implementation="streaming"` for forward mode and Hessian-vector products, and where a program
+is exported or lowered for several platforms at once.
 """
 
 import math
@@ -34,7 +34,7 @@ def obstacle(request: Request) -> str | None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """Of every pair, on an NVIDIA GPU."""
+    """A part of the cost of a pair in a whole array, and on NVIDIA GPUs only."""
     return PAIR_COST * request.pairs if platform == "cuda" else math.inf
 
 
@@ -130,7 +130,8 @@ class _Parts(NamedTuple):
 def _parts(mask: Mask | None) -> _Parts | None:
     """What the mask is made of, or None if the kernel has no words for it.
 
-    Its window looks back only. A window and lengths may leave a query with no key.
+    The kernel is given windows that look back only, so a window must come with `causal()`. A
+    window and lengths together are left to others: they may leave a query with no key.
     """
     match sorted(_flat(mask), key=lambda part: type(part).__name__):
         case []:
@@ -159,7 +160,7 @@ def _width(form: InnerProduct, values: Array) -> int:
 
 
 def _lengths_of_batch(lengths: Array, lead: list[int], num_keys: int) -> Int[Array, " batch"]:
-    """How many keys each element of the batch has, cut off at all keys: none reads past them."""
+    """How many keys every element of the batch has: from zero to all, so that none is read past."""
     lengths = lengths.reshape(*lengths.shape, *[1] * (len(lead) - lengths.ndim))
     lengths = jnp.clip(jnp.broadcast_to(lengths, tuple(lead)).reshape(-1), 0, num_keys)
     return lengths.astype(jnp.int32)

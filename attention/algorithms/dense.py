@@ -34,7 +34,7 @@ def obstacle(request: Request) -> None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """One for each pair, by definition of the unit, and more beyond the caches."""
+    """A unit for every pair, by the definition of the unit, and more beyond the caches."""
     return request.pairs * (1.0 if _fits_caches(request) else BEYOND_CACHES)
 
 
@@ -53,7 +53,7 @@ def attend_with_weights(
 def scores(form: Form) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch."""
     if len(jax.tree.leaves(form)[0]) == 1:
-        # Gradients reduced beside a batch axis of one take XLA ten times longer on a CPU.
+        # Gradients reduced beside a batch axis of size 1 take XLA ten times longer on a CPU.
         return jax.tree.map(lambda leaf: leaf[0], form).scores()[None]
     return jax.vmap(lambda form: form.scores())(form)
 

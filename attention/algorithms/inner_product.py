@@ -33,7 +33,9 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     form, values, mask, bias = request.form, request.values, request.mask, request.bias
     assert isinstance(form, InnerProduct)
     value_dim = values.shape[-1]
-    width = max(value_dim, form.queries.shape[-1])  # the kernel wants one width for all
+    width = max(
+        value_dim, form.queries.shape[-1]
+    )  # the kernel wants queries, keys and values of equal width
     lead = values.shape[:-2]
     shape = (*form.queries.shape[:-1], values.shape[-2])
     allowed = allowed_pairs(mask, shape)
@@ -71,6 +73,6 @@ def _four_axes(array: Array, lead: tuple[int, ...]) -> Array:
 
 
 def _collapsed(array: Array) -> Array:
-    """All leading axes but the last as one: `[batch, heads, rows, columns]`."""
+    """All leading axes but the last as a single axis: `[batch, heads, rows, columns]`."""
     heads = array.shape[-3] if array.ndim > 2 else 1
     return array.reshape(-1, heads, *array.shape[-2:])

@@ -1,4 +1,4 @@
-"""Pooling for scores that ignore the query: one softmax for all queries. Time O(keys)."""
+"""Pooling for scores that ignore the query: all queries share their weights. Time O(keys)."""
 
 import math
 
@@ -13,7 +13,7 @@ KEEPS_PAIRS = False
 
 
 def obstacle(request: Request) -> str | None:
-    """Scores, mask and bias must be the same for every query; the normalizer may be any."""
+    """Neither scores nor mask nor bias may depend on the query; the normalizer may be any."""
     if not isinstance(request.form, KeyOnly):
         return f"the form must be KeyOnly, not {type(request.form).__name__}"
     if request.bias is not None:
@@ -24,7 +24,7 @@ def obstacle(request: Request) -> str | None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """Of every key, once for all queries."""
+    """A unit for every key, whose weight all queries share."""
     return float(math.prod(request.values.shape[:-1]))
 
 
@@ -36,7 +36,7 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     dtype = accumulator(form.logits.dtype, values.dtype)
     weights = request.normalizer(form.logits.astype(dtype), where=where)
     *lead, num_keys, value_dim = values.shape
-    # Beside axes of one, XLA computes the sum below seventy times slower on a CPU.
+    # Beside axes of size 1, XLA computes the sum below seventy times slower on a CPU.
     axes = [size for size in lead if size > 1]
     weights, values = weights.reshape(*axes, num_keys), values.reshape(*axes, num_keys, value_dim)
     context = _mix(weights, values.astype(dtype)).astype(values.dtype)
@@ -48,13 +48,13 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
 def _mix(
     weights: Float[Array, "*lead keys"], values: Float[Array, "*lead keys value_dim"]
 ) -> Float[Array, "*lead value_dim"]:
-    # Not a product of matrices: with one row that reads the values at a third of the speed.
+    # Not a product of matrices: with a single row, that reads the values at a third of the speed.
     return jnp.sum(weights[..., None] * values, axis=-2)
 
 
 @_mix.defjvp
 def _mix_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Products, whose transposes are fast; that of the sum fills `[keys, value_dim]` first."""
+    """Products: their transposes are fast; the transpose of the sum fills `[keys, value_dim]`."""
     (weights, values), (d_weights, d_values) = primals, tangents
     return _mix(weights, values), _product(d_weights, values) + _product(weights, d_values)
 

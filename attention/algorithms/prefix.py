@@ -40,7 +40,7 @@ def obstacle(request: Request) -> str | None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """Of every key: a query finds its context ready."""
+    """A unit for every key: all contexts come out of a single scan, whatever the queries are."""
     return float(math.prod(request.values.shape[:-1]))
 
 
@@ -74,16 +74,22 @@ def attend_prefixes(
     *,
     block_size: int = 16,
 ) -> Float[Array, "*lead keys value_dim"]:
-    """The context of every prefix: row i is that of keys 0 to i, as far as `where` allows them.
+    """The context of every prefix: row i is the context of keys 0 to i.
 
     A prefix with no allowed key has context zero and gradient zero.
+
+    Args:
+      logits: the score of every key.
+      values: what is mixed.
+      where: which of the keys count; None for all.
+      block_size: how many keys, or states of a level, are pooled at once.
     """
     allowed = jnp.broadcast_to(True if where is None else where, logits.shape)
     dtype = accumulator(logits.dtype, values.dtype)
     # A masked key is no key, but for its value: that has no weight, and copies cost time.
     masked = jnp.where(allowed, logits.astype(dtype), jnp.finfo(dtype).min)
     keys = Total(masked, allowed.astype(dtype)), values.astype(dtype)
-    # Axes of one would make the sums of the backward pass several times slower on a CPU.
+    # Axes of size 1 would make the sums of the backward pass several times slower on a CPU.
     axes = [size for size in logits.shape[:-1] if size > 1]
     keys = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[logits.ndim - 1 :]), keys)
     contexts = functools.partial(_contexts, block_size)
@@ -98,7 +104,14 @@ def attend_causal(
     where: Bool[Array, "*#lead #keys"] | None = None,
     offset: int = 0,
 ) -> Float[Array, "*lead queries value_dim"]:
-    """The context of query i is that of keys 0 to i + offset: `masks.causal(offset=offset)`."""
+    """The context of query i is the context of keys 0 to i + offset, as far as they exist.
+
+    Args:
+      form: the scores.
+      values: what is mixed.
+      where: which of the keys count; None for all.
+      offset: of `masks.causal(offset=offset)`.
+    """
     contexts = attend_prefixes(form.logits, values, where)
     before = min(max(-offset, 0), form.num_queries)
     # Slices, not a gather, whose transpose is slow.
@@ -118,13 +131,13 @@ class Total(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _contexts(
-    block_size: int, each: Total, values: Float[Array, "n value_dim"]
+    block_size: int, keys: Total, values: Float[Array, "n value_dim"]
 ) -> tuple[Float[Array, "n value_dim"], Total]:
     """The context of every prefix of `n` keys, and the total of every prefix.
 
-    The normalizers of `each` are constants: they have no derivative.
+    The normalizers of `keys`, which are ones and zeros, are constants: they have no derivative.
     """
-    states = _prefixes(State(*each, values), block_size)
+    states = _prefixes(State(*keys, values), block_size)
     return states.context, Total(states.max, states.normalizer)
 
 
@@ -136,11 +149,11 @@ def _contexts_jvp(
 
     The derivative of `_prefixes` itself would keep what every level has computed.
     """
-    (each, values), (d_each, d_values) = primals, tangents
-    context, up_to = _contexts(block_size, each, values)
-    d_logits = d_each.max[:, None]
-    d_log_total = _means(d_logits, each, up_to, block_size)
-    mixed = _means(d_logits * values + d_values, each, up_to, block_size)
+    (keys, values), (d_keys, d_values) = primals, tangents
+    context, up_to = _contexts(block_size, keys, values)
+    d_logits = d_keys.max[:, None]
+    d_log_total = _means(d_logits, keys, up_to, block_size)
+    mixed = _means(d_logits * values + d_values, keys, up_to, block_size)
     # The maximum is but what the normalizer is relative to.
     d_up_to = Total(jnp.zeros_like(up_to.max), up_to.normalizer * d_log_total[:, 0])
     return (context, up_to), (mixed - context * d_log_total, d_up_to)
@@ -166,7 +179,7 @@ def _join(left: Array, right: Array) -> Array:
 
 
 def _means(
-    terms: Float[Array, "n dim"], each: Total, up_to: Total, block_size: int
+    terms: Float[Array, "n dim"], keys: Total, up_to: Total, block_size: int
 ) -> Float[Array, "n dim"]:
     """`Σ_{j ≤ i} p_ij terms_j`, with `p_ij` the weight of key j in the prefix that ends at i.
 
@@ -174,7 +187,7 @@ def _means(
 
     Args:
       terms: what is averaged.
-      each: the total of every key alone.
+      keys: the total of every key alone.
       up_to: the total of every prefix.
       block_size: how many keys a block has.
     """
@@ -187,14 +200,14 @@ def _means(
         return padded.reshape(blocks, block_size, *array.shape[1:])
 
     terms = cut(terms, "constant")
-    each, up_to = (Total(*(cut(array, "edge") for array in total)) for total in (each, up_to))
+    keys, up_to = (Total(*(cut(array, "edge") for array in total)) for total in (keys, up_to))
     rows = Total(*(array[:, :, None] for array in up_to))
-    columns = Total(*(array[:, None, :] for array in each))
+    columns = Total(*(array[:, None, :] for array in keys))
     means = jax.vmap(mix)(_part(columns, rows, np.tri(block_size, dtype=bool)), terms)
     if blocks > 1:
         ends = Total(*(array[:-1, -1] for array in up_to))
         # Not the last rows of `means`: the transpose would have to add to those of an array.
-        parts = _part(Total(*(a[:-1] for a in each)), Total(*(a[:, None] for a in ends)))
+        parts = _part(Total(*(a[:-1] for a in keys)), Total(*(a[:, None] for a in ends)))
         pooled = jnp.sum(parts[:, :, None] * terms[:-1], axis=1)
         before = _means(pooled, ends, ends, block_size)
         decay = _part(Total(*(a[:, None] for a in ends)), Total(*(a[1:] for a in up_to)))

@@ -7,8 +7,9 @@ but all at once, for the queries are on every device:
     L = log Σ_d exp L_d        o = Σ_d exp(L_d − L) o_d
 
 A device holds its share of the keys and values, all queries, and what pairs share. Only
-contexts and numbers of each query cross between devices, never keys. Since one program serves
-all, it skips a tile only where no device needs it: a causal mask saves next to nothing.
+contexts and a few numbers for every query cross between devices, never keys. Since a single program
+serves all devices, it skips a tile only where no device needs it: a causal mask saves next to
+nothing.
 """
 
 import functools
@@ -37,12 +38,12 @@ NORMALIZERS = ("softmax", "sigmoid")
 @register_dataclass
 @dataclass(frozen=True)
 class Share:
-    """Which of the keys a device has: the last ones may not exist.
+    """Which of the keys a device has: the last of its keys may not exist.
 
     Attributes:
-      first: the first of them.
-      size: how many there are, the same for every device.
-      num_keys: of all devices together.
+      first: the index of the device's first key among the keys of all devices.
+      size: how many keys the device has; all devices have equally many.
+      num_keys: how many keys exist on all devices together.
     """
 
     first: Int[Array, ""]
@@ -53,11 +54,11 @@ class Share:
         return self.first + key_index < self.num_keys
 
     def index(self, key_index: Int[Array, " m"]) -> Int[Array, " m"]:
-        """Among all keys. No mask and no bias is asked for what does not exist."""
+        """Indices among all keys. No mask and no bias is asked for a key that does not exist."""
         return jnp.minimum(self.first + key_index, self.num_keys - 1)
 
     def ranges(self, keys: range) -> list[range]:
-        """Among all keys, on each device that has any of these."""
+        """These keys of a device as indices among all keys, for every device that has any."""
         starts = range(0, self.num_keys, self.size)
         ranges = [
             range(start + keys.start, min(start + keys.stop, self.num_keys)) for start in starts
@@ -68,7 +69,7 @@ class Share:
 @register_dataclass
 @dataclass(frozen=True)
 class ShareOfMask(Mask):
-    """A mask of all keys, or none, for those of a device, and that they exist."""
+    """A mask of all keys, or None, for the keys of a device; keys that do not exist are masked."""
 
     mask: Mask | None
     share: Share
@@ -83,7 +84,7 @@ class ShareOfMask(Mask):
         return allowed & jnp.expand_dims(exist, tuple(range(allowed.ndim - 1)))
 
     def reaches(self, queries: range, keys: range) -> bool:
-        """One program for all devices: it has the tiles that any of them needs."""
+        """All devices run a single program: it has the tiles that any device needs."""
         ranges = self.share.ranges(keys)
         return any(self.mask is None or self.mask.reaches(queries, keys) for keys in ranges)
 
@@ -91,7 +92,7 @@ class ShareOfMask(Mask):
 @register_dataclass
 @dataclass(frozen=True)
 class ShareOfBias:
-    """A bias of all keys, for those of a device."""
+    """A bias of all keys, for the keys of a device."""
 
     bias: Bias
     share: Share
@@ -123,7 +124,7 @@ def attend(request: Request, mesh: Mesh, axis: str) -> Float[Array, "*lead queri
     form, values, mask, bias = request.form, request.values, request.mask, request.bias
     lead, num_queries, num_keys = request.lead, request.num_queries, request.num_keys
     if isinstance(form, KeyOnly) and bias is None and (mask is None or mask.keys_only):
-        form = replace(form, num_queries=1)  # all have the same context
+        form = replace(form, num_queries=1)  # all queries have the same context
     if bias is not None:  # what it has closed over must come with it
         size = -(-num_keys // mesh.shape[axis])
         blocks = block_sizes(form, math.prod(lead), num_queries, size)
@@ -197,9 +198,10 @@ def _attend(
 
 
 def _merge(context: Array, log_total: Array, axis: str) -> Array:
-    """The contexts of all keys, from those of the keys of each device."""
+    """The contexts over all keys, from the contexts over the keys of every device."""
     greatest = lax.pmax(lax.stop_gradient(log_total), axis)
-    # Of a device without keys: zero where another has some, and else of no effect on zeros.
+    # The weight of a device without keys is zero where another device has some keys; where no
+    # device has any, all contexts are zero, and weights are of no effect.
     weight = jnp.exp(log_total - greatest)
     total = lax.psum(weight, axis)
     return lax.psum((weight / total)[..., None] * context, axis)

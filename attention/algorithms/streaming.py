@@ -1,6 +1,7 @@
 """Any form, tile after tile: time O(queries · keys), memory O(queries + keys).
 
-For softmax, one rule gives every derivative. With `o_i = Σ_j p_ij v_j`, `L_i = log Σ_j exp s_ij`:
+For softmax, a single rule gives every derivative. With `o_i = Σ_j p_ij v_j` and
+`L_i = log Σ_j exp s_ij`:
 
     dL_i = Σ_j p_ij ds_ij        do_i = Σ_j p_ij (ds_ij (v_j − o_i) + dv_j)
 
@@ -29,7 +30,7 @@ PAIR_COST = 2.0
 
 
 def obstacle(request: Request) -> str | None:
-    """Softmax and sigmoid go through keys tile by tile; of another normalizer that is not known."""
+    """Softmax and sigmoid take keys tile by tile; of other normalizers it is not known how."""
     if isinstance(request.normalizer, Softmax | Sigmoid):
         return None
     return (
@@ -39,7 +40,7 @@ def obstacle(request: Request) -> str | None:
 
 
 def cost(request: Request, platform: str) -> float:
-    """Of every pair, whatever its form: what tiles cost does not depend on how many there are."""
+    """That of every pair, whatever the form: what a tile costs does not depend on their number."""
     return PAIR_COST * request.pairs
 
 

@@ -30,7 +30,7 @@ LARGEST_BLOCK = 1024
 @register_dataclass
 @dataclass(frozen=True)
 class Tile:
-    """Some queries against some keys. All leading axes are one.
+    """Some queries against some keys. All leading axes have become a single axis, the batch.
 
     Attributes:
       scores: with the bias, in float32 or better.
@@ -77,7 +77,7 @@ class Tiles:
     def tile(self, floats: list[Array], others: list[Array], pair: Int[Array, "2"]) -> Tile:
         """The tile of a pair of blocks."""
         sources = {True: iter(floats), False: iter(others)}
-        arrays = jax.tree.unflatten(self.structure, [next(sources[own]) for own in self.is_float])
+        arrays = jax.tree.unflatten(self.structure, [next(sources[kind]) for kind in self.is_float])
         by_query, by_key = (
             jax.tree.map(lambda leaf, block=block: leaf[block], arrays[name])
             for name, block in zip(("by_query", "by_key"), pair, strict=True)
@@ -125,13 +125,13 @@ class Tiles:
         return jnp.asarray(self.pairs, jnp.int32).reshape(-1, 2)
 
     def full(self, value: float | int, *rest: int, dtype: DTypeLike | None = None) -> Array:
-        """The same for every query."""
+        """An array that holds `value`, of shape `rest`, for every query, cut into blocks."""
         dtype = self.dtype if dtype is None else dtype
         blocks = -(-self.num_queries // self.query_block)
         return jnp.full((blocks, math.prod(self.lead), self.query_block, *rest), value, dtype)
 
     def join(self, held: Array) -> Array:
-        """What is held for every query, uncut: `[*lead, queries, …]`."""
+        """What blocks hold for every query, as a single array: `[*lead, queries, …]`."""
         array = jnp.moveaxis(held, 0, 1)
         array = array.reshape(*self.lead, -1, *array.shape[3:])
         return lax.slice_in_dim(array, 0, self.num_queries, axis=len(self.lead))
@@ -171,8 +171,8 @@ def cut(
     leaves, structure = jax.tree.flatten(arrays)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     is_float = tuple(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
-    floats = [leaf for leaf, own in zip(leaves, is_float, strict=True) if own]
-    others = [leaf for leaf, own in zip(leaves, is_float, strict=True) if not own]
+    floats = [leaf for leaf, is_one in zip(leaves, is_float, strict=True) if is_one]
+    others = [leaf for leaf, is_one in zip(leaves, is_float, strict=True) if not is_one]
     tiles = Tiles(
         form=(type(form), tuple(static.items())),
         lead=lead,
