@@ -26,15 +26,16 @@ class MeanSd:
     def __str__(self) -> str:
         return self.written(4)
 
-    def written(self, digits: int) -> str:
+    def written(self, digits: int, *, in_full: bool = False) -> str:
         """`mean ± sd`; the mean alone where all values agree; a dash where there is none.
 
         Args:
           digits: behind the decimal point.
+          in_full: whether a deviation of zero is written too.
         """
         if not self.is_known:
             return "—"
-        deviation = f" ± {self.sd:.{digits}f}" if self.sd else ""
+        deviation = f" ± {self.sd:.{digits}f}" if self.sd or in_full else ""
         return f"{self.mean:.{digits}f}{deviation}"
 
 

@@ -117,7 +117,7 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
     record = _read_record(path)
     if record is None:
         raise UsageError(f"--workdir={path}: no run here (it has no config.json)")
-    if "num_seeds" not in record["config"]:
+    if _is_outdated(record["config"]):
         raise UsageError(f"--workdir={path}: is of an older version, train it anew")
     settings = from_json(record["config"])
     source = None
@@ -173,8 +173,15 @@ def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> N
     )
 
 
+def _is_outdated(config: dict[str, Any]) -> bool:
+    """Whether a config is of a version whose runs had no replicas, and cannot be read any more."""
+    return "num_seeds" not in config
+
+
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with the fields that are new since it was made, at their defaults."""
+    if _is_outdated(config):
+        return config
     try:
         return json.loads(from_json(config).model_dump_json())
     except UsageError:  # it is not one of today's: then what is different is told field by field

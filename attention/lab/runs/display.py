@@ -147,4 +147,5 @@ def _shares(row: dict[str, Any], some: list[str], heads: int) -> list[float | No
 
 
 def _written(value: float | None, deviation: float | None) -> str:
-    return str(MeanSd(float("nan") if value is None else value, deviation or 0.0))
+    measured = MeanSd(float("nan") if value is None else value, deviation or 0.0)
+    return measured.written(4, in_full=deviation is not None)

@@ -62,10 +62,10 @@ def reconstruct(
     _, experiment, state = _restore(workdir, step, (), replica or 0)
     task = experiment.task
     if not task.typed:
-        able = ", ".join(f"{name!r} ({each.typed})" for name, each in TASKS.items() if each.typed)
+        able = [f"{name!r} reads {each.typed}" for name, each in TASKS.items() if each.typed]
         raise UsageError(
             f"--text={line!r}: the task of {workdir} is {experiment.settings.task.name!r}; only"
-            f" the sources of these can be typed: {able}"
+            f" sources of these tasks can be typed: {', '.join(able)}"
         )
     try:
         batch = task.encode(line)

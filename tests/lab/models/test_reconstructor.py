@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 from small import random_like
 
+from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.reconstructor import Reconstructor
@@ -16,7 +17,7 @@ from attention.scores import Dot
 TIME, DIM, VOCABULARY = 5, 6, 11
 
 
-class Recites(nnx.Module):
+class Recites(Decoder):
     """A decoder that says what it was told to."""
 
     def __init__(self, tokens):
@@ -76,7 +77,7 @@ def test_the_output_is_the_decoders_own_choice(model, batch):
     np.testing.assert_array_equal(output.weights, weights)
 
 
-class Repeats(nnx.Module):
+class Repeats(Decoder):
     """A decoder that gives back the questions."""
 
     def logits(self, memory, length, target, question):

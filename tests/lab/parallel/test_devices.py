@@ -19,7 +19,7 @@ from attention.lab.parallel.replicas import over_replicas
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.training.build import build
 from attention.lab.training.evaluate import Evaluator
-from attention.lab.training.state import abstract_state, initial_state
+from attention.lab.training.state import abstract_state, initial_state, restored_state
 from attention.lab.training.update import make_train
 
 # Replicas, devices, and whether parameters are split.

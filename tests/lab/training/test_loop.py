@@ -14,7 +14,7 @@ from attention.lab.settings import TrainSettings
 from attention.lab.training import loop
 from attention.lab.training.build import build
 from attention.lab.training.loop import next_stop
-from attention.lab.training.state import completed
+from attention.lab.training.state import completed, restored_state
 
 # One symbol and one length: nothing is easier to learn.
 EASY = small(
