@@ -42,7 +42,7 @@ def settings_of(named: str | None, rest: Sequence[str]) -> Settings:
 def _choices_in(rest: Sequence[str]) -> dict[str, str]:
     """What flags say of the fields whose value decides which other fields there are."""
     values = {}
-    for argument, following in zip(rest, [*rest[1:], ""], strict=True):
+    for argument, following in zip(rest, [*rest, ""][1:], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         field = name.removeprefix("config.")
         if argument.startswith("-") and field in CHOICES:

@@ -133,7 +133,7 @@ def test_a_replica_fails_alone(several, together, monkeypatch, takes_turns):
     assert report["all"]["token_accuracy"] == pytest.approx(
         np.mean([one["all"]["token_accuracy"] for one in rest])
     )
-    assert Evaluator(several).attention_maps(state) is not None
+    assert Evaluator(several).picture(state) is not None
 
 
 @pytest.mark.parametrize("count", [1, 3])
