@@ -1,4 +1,4 @@
-"""Config files: they return a `ConfigDict`, which flags may change, and settings are made of."""
+"""Config files: each returns a `ConfigDict`, which flags may change and settings are made from."""
 
 import runpy
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ from attention.lab.settings import (
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.scores import find_score, score_options
 
-# The fields whose value decides which other fields there are.
+# The fields whose values decide which other fields a config has.
 CHOICES = ("task.name", "model.encoder", "model.decoder")
 
 
 def default_config(
     score: str = "mlp", *, task: str = DEFAULT, decoder: str = "parallel"
 ) -> ConfigDict:
-    """The defaults as a config to change.
+    """A config in which every field has its default, for a config file to change.
 
     Args:
       score: name of the score, whose options become fields.
       task: name of the task, whose settings become fields.
-      decoder: name of the decoder, whose settings become fields; some decoders have defaults
-        of their own for the rest of the model.
+      decoder: name of the decoder, whose settings become fields; a decoder may also change the
+        defaults of the rest of the model.
 
     Raises:
       ValueError: there is no such score, task or decoder.
@@ -49,7 +49,7 @@ def default_config(
 
 
 def default_options(score: str) -> dict[str, Any]:
-    """The options of a score, with their defaults; where there is no attention, there are none.
+    """The options of a score, with their defaults; no options for `none`, which is no attention.
 
     Raises:
       ValueError: there is no such score.
@@ -58,16 +58,17 @@ def default_options(score: str) -> dict[str, Any]:
 
 
 def load(file: str, *score: str) -> ConfigDict:
-    """The config that a file makes, with the score that is asked for, if one is.
+    """The config that a file makes.
 
-    An experiment is named by its file, unless that gives it another name.
+    An experiment has the name of its file, unless the file sets another name.
 
     Args:
       file: path of the file.
-      score: at most one: name of a score, the argument of `get_config`.
+      *score: name of a score, the argument of the file's `get_config`; nothing for the score
+        that the file chooses by default.
 
     Raises:
-      UsageError: the file cannot be read or run, or makes no config; the message names it.
+      UsageError: the file cannot be read or run, or makes no config; the message names the file.
     """
     if not Path(file).is_file():
         raise UsageError(f"--config={file}: there is no such file; name one as configs/copy.py")
@@ -75,7 +76,7 @@ def load(file: str, *score: str) -> ConfigDict:
         config = runpy.run_path(file)["get_config"](*score)
     except SyntaxError as error:
         raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
-    except Exception as error:  # it is somebody's program: anything may go wrong in it
+    except Exception as error:  # the file is a user's program: anything may go wrong in it
         raise UsageError(f"--config={file}: {type(error).__name__}: {error}") from None
     if not isinstance(config, ConfigDict):
         raise UsageError(f"--config={file}: get_config() returns no ConfigDict, but {config!r}")
@@ -87,15 +88,16 @@ def load(file: str, *score: str) -> ConfigDict:
 def change(config: ConfigDict, changes: Mapping[str, Any]) -> None:
     """Changes fields of a config.
 
-    Another task brings its own fields along: those that it shares with the task before keep their
-    values, the others have their defaults. Another encoder or decoder adds its fields.
+    Where the task changes, so do its fields: a field that the old task has too keeps its value, any
+    other field has its default. Where the encoder or the decoder changes, the fields of the new
+    class are added.
 
     Args:
-      config: to change.
-      changes: values of fields, by their dotted paths.
+      config: the config to change, in place.
+      changes: new values of fields, by the dotted paths of the fields.
 
     Raises:
-      UsageError: there is no task, encoder or decoder of a name.
+      UsageError: a name is of no task, encoder or decoder.
     """
     for field in CHOICES:
         if field in changes:
@@ -107,7 +109,7 @@ def read_config(config: ConfigDict) -> Settings:
     """The checked settings of a config.
 
     Raises:
-      UsageError: as `read_settings`.
+      UsageError: the config is refused, as by `read_settings`.
     """
     return read_settings(config.to_dict())
 

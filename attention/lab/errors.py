@@ -1,9 +1,9 @@
-"""What can go wrong in ways that a person can mend, told in one line."""
+"""Errors that a person can mend: a command shows their message alone, without a traceback."""
 
 
 class UsageError(ValueError):
-    """A request that cannot be met."""
+    """A request that cannot be met: a wrong setting, flag, file or directory."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on."""
+    """Training cannot go on, since no replica has a finite loss."""

@@ -1,8 +1,8 @@
-"""Fields of a config: checked sections of them, and those that a class brings along.
+"""Fields of a config: sections that check them, and the fields that a class brings along.
 
-A class says what can be set about it where it is defined: a score, an encoder or a decoder by its
-keyword arguments that have a default, a task by the static fields of its dataclass. Their
-annotations are the types of the fields; `Annotated[int, Field(ge=1)]` gives a range too.
+The definition of a class says what a config can set about the class. A score, an encoder or a
+decoder says it by keyword arguments that have a default, a task by the static fields of its
+dataclass. The annotations are the types of the fields; `Annotated[int, Field(ge=1)]` adds a range.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 
 class Section(BaseModel):
-    """A part of the settings: frozen, without unknown fields, strictly typed."""
+    """A part of the settings: frozen, strictly typed, and without fields that are not declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -23,8 +23,8 @@ class Option(NamedTuple):
     """A field that a class brings along.
 
     Attributes:
-      annotation: its type, with its range if it has one.
-      default: its value where nobody gives another.
+      annotation: the type of the field, with its range if it has a range.
+      default: the value of the field where a config sets no other.
     """
 
     annotation: Any
@@ -32,7 +32,7 @@ class Option(NamedTuple):
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
-    """The keyword-only arguments of a class or function that have a default."""
+    """The options of a class or function: the keyword-only arguments that have a default."""
     called = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     hints = get_type_hints(called, include_extras=True)
     return {
@@ -43,7 +43,7 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
 
 
 def static_fields_of(dataclass: type) -> dict[str, Option]:
-    """The fields of a dataclass that are part of its structure; none of them may lack a default.
+    """The static fields of a dataclass (see `attention.pytrees.static`), which all need a default.
 
     Raises:
       TypeError: a static field has no default.
@@ -60,7 +60,12 @@ def static_fields_of(dataclass: type) -> dict[str, Option]:
 
 
 def section_with(base: type[Section], options: Mapping[str, Option]) -> type[Section]:
-    """A section with more fields; a field of the base keeps its meaning."""
+    """A subclass of a section, with further fields.
+
+    Args:
+      base: the section; a field that it has already stays as it is.
+      options: the further fields, by name.
+    """
     fields: dict[str, Any] = {
         name: (option.annotation, option.default)
         for name, option in options.items()

@@ -1,9 +1,9 @@
 """Every setting of an experiment: its name, type, default, range and meaning.
 
-What any experiment has is defined here; what a task, an encoder or a decoder brings along is
-defined where that class is. A config file starts from `configs.default_config` and changes what
-its experiment is about; `read_settings` turns the config back into these checked, frozen objects,
-which are all the code below the command line ever sees.
+The settings that every experiment has are defined here; the settings that a task, an encoder or a
+decoder brings along are defined with its class. A config file starts from `configs.default_config`
+and changes what its experiment is about; `read_settings` turns the config into the checked, frozen
+objects of this module. No code below the command line sees a config, only these objects.
 """
 
 import functools
@@ -27,18 +27,18 @@ from attention.normalizers import NORMALIZERS
 
 NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
 NO_BIAS = "none"  # in the place of a bias's name
-OF_THE_TASK = "auto"  # in the place of an encoder's name: the one that the task's sources need
+OF_THE_TASK = "auto"  # in the place of an encoder's name: the encoder that suits the task's sources
 
 
 class ScoreSettings(Section):
-    """Which score, and its options."""
+    """Which score to attend with, and the options of the score."""
 
     name: str = "mlp"  # of attention.scores.SCORES, or module:Name; none: no attention
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class ModelSettings(Section):
-    """Encoder, attention and decoder; what each of these brings along are further fields."""
+    """Encoder, attention and decoder; the chosen classes add their options as further fields."""
 
     encoder: str = OF_THE_TASK  # of ENCODERS, or module:Name; auto: as the task's sources need
     decoder: str = "parallel"  # of DECODERS, or module:Name
@@ -47,19 +47,19 @@ class ModelSettings(Section):
     normalizer: str = "softmax"  # of attention.normalizers.NORMALIZERS, or module:name
     bias: str = NO_BIAS  # of attention.biases.BIASES, or module:Name
     embedding_std: float = Field(0.5, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)  # on the memory, in training
+    dropout: float = Field(0.0, ge=0, lt=1)  # share of the memory set to zero, in training
 
 
 class OptimizerNumbers(Section):
-    """What of an optimizer may differ between replicas: numbers, arguments of the program."""
+    """The numbers of an optimizer, which may differ between replicas of the same program."""
 
-    learning_rate: float = Field(5e-3, gt=0)  # at the peak
+    learning_rate: float = Field(5e-3, gt=0)  # at its peak
     clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
-    weight_decay: float = Field(0.0, ge=0)  # of adamw alone
+    weight_decay: float = Field(0.0, ge=0)  # for adamw alone
 
 
 class OptimizerSettings(OptimizerNumbers):
-    """Optimizer and learning-rate schedule."""
+    """Which optimizer, its numbers, and the schedule of its learning rate."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -67,39 +67,39 @@ class OptimizerSettings(OptimizerNumbers):
 
 
 class ReplicaSettings(OptimizerNumbers):
-    """What a replica has in the place of the seed and the numbers of the experiment."""
+    """A replica's seed and numbers, which replace the seed and the numbers of the experiment."""
 
     seed: int = Field(0, ge=0, lt=2**32)
 
 
 class TrainSettings(Section):
-    """Length and rhythm of the training loop."""
+    """How long to train, and how often to log, evaluate and save."""
 
     steps: int = Field(1000, ge=1)  # updates
     batch_size: int = Field(128, ge=1)
-    log_every_steps: int = Field(50, ge=1)  # also the most updates in one dispatch
+    log_every_steps: int = Field(50, ge=1)  # no call of the program makes more updates than this
     eval_every_steps: int = Field(250, ge=1)
     checkpoint_every_steps: int = Field(500, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
     stop_at_exact_match: float = Field(0.0, ge=0, le=1)  # on validation; 0: never stop early
-    shard_parameters: bool = False  # over the devices that share a batch, not whole on each
+    shard_parameters: bool = False  # over the devices that share a batch, not a copy on each
 
 
 class EvalSettings(Section):
-    """Held-out evaluation."""
+    """Evaluation on held-out sequences: how many, and of which lengths."""
 
-    sequences: int = Field(4096, ge=1, le=2**20)  # at most, for mixed lengths and for each length
+    sequences: int = Field(4096, ge=1, le=2**20)  # at most, of mixed lengths and of each length
     batch_size: int = Field(128, ge=1)
     lengths: tuple[int, ...] = ()  # lengths to report beside the mixture
 
 
 class Settings(Section):
-    """An experiment."""
+    """All settings of an experiment."""
 
-    name: str = "experiment"  # that of the config file
+    name: str = "experiment"  # of the config file, unless that sets another
     seed: int = Field(0, ge=0, lt=2**32)
     num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
-    replicas: tuple[ReplicaSettings, ...] = ()  # or each named: what a sweep trains together
+    replicas: tuple[ReplicaSettings, ...] = ()  # in the place of num_seeds, listed by a sweep
     score: ScoreSettings = ScoreSettings()
     task: TaskSettings
     model: ModelSettings = ModelSettings()
@@ -120,11 +120,12 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     """The checked settings of a config.
 
     Args:
-      config: nested dictionaries; what is absent has its default.
+      config: nested dictionaries; a field that is absent has its default.
 
     Raises:
-      UsageError: a field or a value is not what it must be; all of them are told, each with
-        its dotted path, or else the first that does not fit another.
+      UsageError: fields or values are not what they must be, and the message lists all of them
+        with their dotted paths; or two values do not fit each other, and the message names the
+        first such value.
     """
     try:
         settings = _class_of(config).model_validate(config)
@@ -154,21 +155,21 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def from_json(config: Mapping[str, Any]) -> Settings:
-    """The checked settings of a config that came from JSON, which has lists for tuples.
+    """The checked settings of a config that came from JSON, where tuples have become lists.
 
     Raises:
-      UsageError: as `read_settings`.
+      UsageError: the config is refused, as by `read_settings`.
     """
     return read_settings(_with_tuples(config))
 
 
 def check_length(settings: Settings, length: int, where: str) -> None:
-    """Refuses a length that the model has no positions for, or the task no sequences of.
+    """Refuses a length that the model has no positions for, or the task has no sequences of.
 
     Args:
-      settings: the experiment.
-      length: to evaluate at.
-      where: the length came from, for the error message.
+      settings: all settings of the experiment.
+      length: the length to evaluate at, in the unit of the task.
+      where: the flag or field that the length came from, for the error message.
 
     Raises:
       UsageError: the length is refused.
@@ -182,7 +183,7 @@ def check_length(settings: Settings, length: int, where: str) -> None:
 
 
 def _has_any_length(settings: Settings) -> bool:
-    """Whether any length can be drawn, and no parameter of the model belongs to a position."""
+    """Whether the task can draw any length, and the model has no parameter tied to a position."""
     options = settings.model.model_dump()
     parts = encoder_of(settings), decoder_of(settings)
     return task_of(settings).any_length and all(part.any_length(options) for part in parts)
@@ -192,77 +193,82 @@ def _has_any_length(settings: Settings) -> bool:
 
 
 def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
-    """What a config chooses by name: what the package has, or a user's own.
+    """What a config chooses by name: something of the package, or a user's class or function.
 
     Args:
-      field: dotted path of the field.
-      choices: what the package has, by name.
+      field: dotted path of the field, for the error message.
+      choices: what the package offers, by name.
       name: a key of the choices, or a path `module:Name`.
 
     Raises:
-      UsageError: there is no such thing; the message names the choices.
+      UsageError: the name is neither a choice nor the path of a class or function; the message
+        names the choices or what is wrong with the path.
     """
     if name not in choices and ":" not in name:
         listed = ", ".join(map(repr, choices))
         raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
     try:
-        found = find_named(field.split(".")[1], choices, name)
+        choice = find_named(field.split(".")[1], choices, name)
     except ValueError as error:
         raise UsageError(f"{field}={name!r}: {error}") from None
-    if name not in choices and not callable(found):
-        kind = type(found).__name__
+    if name not in choices and not callable(choice):
+        kind = type(choice).__name__
         raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
-    return found
+    return choice
 
 
 def find_task(name: str) -> type[Task]:
-    """The class of a task, of `TASKS` or a user's own.
+    """The class of a task, either from `TASKS` or a user's.
 
     Raises:
-      UsageError: there is none of this name.
+      UsageError: there is no task of this name.
     """
     return _class("config.task.name", TASKS, name, Task)
 
 
 def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
-    """The class of an encoder, of `ENCODERS` or a user's own; for `auto`, that of the task.
+    """The class of an encoder, either from `ENCODERS` or a user's.
+
+    Args:
+      name: of the encoder; `auto` for the encoder that suits the task's sources.
+      task: the class of the task.
 
     Raises:
-      UsageError: there is none of this name.
+      UsageError: there is no encoder of this name.
     """
     name = task.encoder if name == OF_THE_TASK else name
     return _class("config.model.encoder", ENCODERS, name, Encoder)
 
 
 def find_decoder(name: str) -> type[Decoder]:
-    """The class of a decoder, of `DECODERS` or a user's own.
+    """The class of a decoder, either from `DECODERS` or a user's.
 
     Raises:
-      UsageError: there is none of this name.
+      UsageError: there is no decoder of this name.
     """
     return _class("config.model.decoder", DECODERS, name, Decoder)
 
 
 def task_of(settings: Settings) -> type[Task]:
-    """The class of the task."""
+    """The class of the experiment's task."""
     return find_task(settings.task.name)
 
 
 def encoder_of(settings: Settings) -> type[Encoder]:
-    """The class of the encoder."""
+    """The class of the experiment's encoder."""
     return find_encoder(settings.model.encoder, task_of(settings))
 
 
 def decoder_of(settings: Settings) -> type[Decoder]:
-    """The class of the decoder."""
+    """The class of the experiment's decoder."""
     return find_decoder(settings.model.decoder)
 
 
 def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
-    found = find_choice(field, choices, name)
-    if not (isinstance(found, type) and issubclass(found, kind)):
+    choice = find_choice(field, choices, name)
+    if not (isinstance(choice, type) and issubclass(choice, kind)):
         raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
-    return found
+    return choice
 
 
 def _class_of(config: Mapping[str, Any]) -> type[Settings]:
@@ -273,7 +279,10 @@ def _class_of(config: Mapping[str, Any]) -> type[Settings]:
 
 
 def _name(config: Mapping[str, Any], section: str, field: str, default: str) -> str:
-    """A name that a config has; the default where it has none, or no name: pydantic tells that."""
+    """The name in a field of a config; the default where the field is absent or holds no string.
+
+    Pydantic reports the latter, when it validates the config.
+    """
     fields = config.get(section)
     name = fields.get(field) if isinstance(fields, Mapping) else None
     return name if isinstance(name, str) else default
@@ -281,8 +290,9 @@ def _name(config: Mapping[str, Any], section: str, field: str, default: str) -> 
 
 @functools.cache
 def _class_with(task: type[Task], encoder: type[Encoder], decoder: type[Decoder]) -> type[Settings]:
-    # The fields of what is not chosen stay, so that a config keeps its fields when a flag chooses
-    # another decoder; `limits` refuses what the one that is chosen would have to ignore.
+    # Encoders and decoders that are not chosen add their fields too, so that a config keeps its
+    # fields when a flag chooses another decoder. A value that the chosen classes would have to
+    # ignore is refused by `training.limits`.
     options: dict[str, Option] = {}
     for part in (*ENCODERS.values(), *DECODERS.values(), encoder, decoder):
         options |= options_of(part)
@@ -294,19 +304,28 @@ def _class_with(task: type[Task], encoder: type[Encoder], decoder: type[Decoder]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:
-    """The fields, by dotted path, in which two nested dictionaries differ: old and new value."""
-    found: dict[str, tuple] = {}
+    """The fields in which two nested dictionaries differ.
+
+    Args:
+      old: a nested dictionary.
+      new: the dictionary to compare it with.
+      path: dotted path of these dictionaries within larger ones, with a dot at its end.
+
+    Returns:
+      For the dotted path of each field that differs, the old and the new value.
+    """
+    changed: dict[str, tuple] = {}
     for name in [*old, *(n for n in new if n not in old)]:
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found |= differences(before, after, f"{path}{name}.")
+            changed |= differences(before, after, f"{path}{name}.")
         elif json.dumps(before) != json.dumps(after):
-            found[path + name] = before, after
-    return found
+            changed[path + name] = before, after
+    return changed
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that settings are made of."""
+    """A value in which the lists of JSON are tuples again, as settings have them."""
     if isinstance(value, Mapping):
         return {name: _with_tuples(item) for name, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

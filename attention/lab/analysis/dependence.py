@@ -1,4 +1,4 @@
-"""How much where a model looks depends on what it asks."""
+"""How much the place where a model looks depends on the query."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
@@ -7,19 +7,20 @@ from jaxtyping import Array, Bool, Int
 def departures(
     looked_at: Int[Array, "batch queries"], counts: Bool[Array, "batch queries"]
 ) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
-    """How many queries of a sequence look elsewhere than most of them, and how many could.
+    """How many queries of a sequence look elsewhere than at its commonest key, and how many could.
 
     Attention is static where one key has the highest score for every query (Brody et al.,
     arXiv 2105.14491, definition 3.1). The ratio of the two numbers is 0 for static attention and
     1 where no two queries look at the same key.
 
     Args:
-      looked_at: the key with the largest weight.
+      looked_at: for each query, the index of the key with the largest weight.
       counts: which queries count.
 
     Returns:
-      The queries less those that look at the commonest key; the queries less one. Both 0
-      where there are no two queries to compare.
+      For each sequence, two numbers: the queries that do not look at the key that the largest
+      number of queries look at; and the number of queries less one, the most that could look
+      elsewhere. Both are 0 where there are no two queries to compare.
     """
     same = looked_at[:, :, None] == looked_at[:, None, :]
     with_it = jnp.sum(same & counts[:, None, :], axis=2)

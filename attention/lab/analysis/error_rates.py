@@ -1,9 +1,9 @@
-"""Error rates of sequences of which several may be right, as those of pronunciations.
+"""Error rates where several outputs may be right, as with the pronunciations of a word.
 
-As Yao and Zweig count (arXiv 1506.00196): the phoneme error rate is the edits it takes to make the
-output one of the references, over the phonemes of that reference, both summed over words; of
-several references the one that takes the fewest edits counts. The word error rate is the share of
-words whose output is none of the references.
+The rates of Yao and Zweig (arXiv 1506.00196). For the phoneme error rate, an output is compared
+with the reference that it takes the fewest edits to reach; the rate is the number of edits, summed
+over words, divided by the number of phonemes in those references. The word error rate is the share
+of words whose output equals none of their references.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,8 @@ def edit_distance(
 ) -> Int[Array, ""]:
     """The fewest insertions, deletions and substitutions between two sequences (Levenshtein).
 
-    Row n of the table, of prefixes of the reference, is that of the first n output symbols.
+    Only the symbols within the two lengths count. The table of distances is made row by row: row
+    n has the distances of the first n output symbols to every prefix of the reference.
     """
     columns = jnp.arange(reference.shape[0] + 1)
 
@@ -34,7 +35,8 @@ def edit_distance(
         symbol, number = symbol_and_number
         substituted = row[:-1] + (reference != symbol)
         entered = jnp.concatenate([number[None], jnp.minimum(substituted, row[1:] + 1)])
-        # An entry is one more than its left neighbour or less: a running minimum, tilted.
+        # An entry is at most one more than its left neighbour, so the row is a running minimum,
+        # once the column numbers are taken away.
         filled = jax.lax.cummin(entered - columns) + columns
         return jnp.where(number <= output_length, filled, row), None
 
@@ -48,17 +50,21 @@ def error_counts(
     references: Int[Array, "batch references reference_time"],
     counts_row: Bool[Array, " batch"],
 ) -> Counts:
-    """What is counted: `edits`, `reference_symbols`, and the `missed` outputs, right in none.
+    """Counts that `error_ratios` makes rates of.
 
     Args:
       output: what the model made, up to `END`.
-      references: every right output, up to `END`; a row without `END` is none.
+      references: every right output, up to `END`; a row without `END` is no reference.
       counts_row: which examples count.
+
+    Returns:
+      `edits`, from the outputs to their nearest references; `reference_symbols`, in those
+      references; `missed`, the outputs that equal no reference.
     """
     exists = jnp.any(references == END, axis=-1)
     lengths = _length(references)
-    to_each = jax.vmap(edit_distance, (None, None, 0, 0))
-    edits = jax.vmap(to_each)(output, _length(output), references, lengths)
+    to_references = jax.vmap(edit_distance, (None, None, 0, 0))
+    edits = jax.vmap(to_references)(output, _length(output), references, lengths)
     edits = jnp.where(exists, edits, jnp.iinfo(edits.dtype).max)
     nearest = jnp.argmin(edits, axis=1, keepdims=True)
     fewest = jnp.take_along_axis(edits, nearest, axis=1)[:, 0]
@@ -71,10 +77,10 @@ def error_counts(
 
 
 def error_ratios(counts: Mapping[str, Any]) -> dict[str, float | None]:
-    """The error rates of summed `error_counts`; null where there is nothing to count.
+    """The error rates of summed `error_counts`; None where there is nothing to count.
 
     Args:
-      counts: the sums, and the number of `sequences`.
+      counts: the sums of `error_counts`, and the number of `sequences`.
     """
     symbols, words = int(counts["reference_symbols"]), int(counts["sequences"])
     return {
@@ -84,6 +90,6 @@ def error_ratios(counts: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _length(tokens: Int[Array, "*batch time"]) -> Int[Array, "*batch"]:
-    """The symbols before `END`, or all."""
+    """The number of symbols before `END`; of all symbols where there is no `END`."""
     ends = tokens == END
     return jnp.where(jnp.any(ends, axis=-1), jnp.argmax(ends, axis=-1), tokens.shape[-1])

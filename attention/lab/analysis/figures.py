@@ -1,12 +1,12 @@
-"""Pictures of attention, as pixels: for TensorBoard and for a PNG."""
+"""Pictures of attention, as arrays of pixels: for TensorBoard and for PNG files."""
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-CELL = 14  # pixels of one weight
+CELL = 14  # pixels, the side of the square that shows one weight
 GAP = 10  # pixels between maps
-LABEL = 16  # pixels for the line above a map
+LABEL = 16  # pixels, the height of the line of text above a map
 
 # Dark to bright, close to matplotlib's magma at its quarters.
 _COLOURS = np.array(
@@ -23,7 +23,7 @@ def attention_maps(
     target_length: Int[np.ndarray, " examples"],
     source_length: Int[np.ndarray, " examples"],
 ) -> Pixels:
-    """One row of maps an example, one map a head.
+    """Maps of attention weights: a row of maps for each example, a map for each head.
 
     A map has a row for each target step (top to bottom) and a column for each source
     token (left to right); black is weight 0, pale yellow is 1; a blue frame is the gold
@@ -60,14 +60,14 @@ def pooling_maps(
     images: Float[np.ndarray, "examples image_height image_width"],
     weights: Float[np.ndarray, "examples heads rows columns"],
 ) -> Pixels:
-    """Where in images a model looks: a column an example, the image above, then each head.
+    """Where in images a model looks: a column for each example, the image on top, then the heads.
 
-    Of each head the weights of the patches lie over the image; pale yellow is the largest weight
-    of the map, which its label tells, and black is weight 0.
+    The map of a head shows the weights of the patches, laid over the image. Pale yellow is the
+    largest weight of the map, which the label above it tells; black is weight 0.
 
     Args:
-      images: from 0, white, to 1, black.
-      weights: of the patches of each image; the rows and columns of patches fill the image.
+      images: brightness of each pixel, from 0, shown white, to 1, shown black.
+      weights: the weight of each patch; the rows and columns of patches fill the image.
     """
     columns = []
     for image, heads in zip(images, weights, strict=True):
@@ -81,7 +81,7 @@ def pooling_maps(
 
 
 def save_png(pixels: Pixels, path: object) -> None:
-    """Writes a PNG."""
+    """Writes pixels to a PNG file."""
     Image.fromarray(pixels).save(path, format="PNG")  # type: ignore[arg-type]
 
 
@@ -103,7 +103,7 @@ def _map(weights: np.ndarray, gold: np.ndarray, label: str) -> np.ndarray:
 
 
 def _stretch(cells: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Cells as large as it takes to fill an image of `shape`, each of its pixels a `CELL`."""
+    """Cells enlarged to cover an image of `shape`, of which every pixel is a square of `CELL`."""
     height, width = shape[0] * CELL // cells.shape[0], shape[1] * CELL // cells.shape[1]
     return cells.repeat(height, axis=0).repeat(width, axis=1).astype(float)
 

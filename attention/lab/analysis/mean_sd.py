@@ -1,4 +1,4 @@
-"""Mean and standard deviation over seeds: the one place that computes and writes them."""
+"""Mean and standard deviation over seeds: no other file computes them or writes them as text."""
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MeanSd:
-    """What some values come to.
+    """The mean and the standard deviation of some values.
 
     Attributes:
-      mean: NaN where there is no value.
+      mean: the mean; NaN where there is no value.
       sd: the sample standard deviation; 0 where there are fewer than two values.
     """
 
@@ -27,10 +27,10 @@ class MeanSd:
         return self.written(4)
 
     def written(self, digits: int, *, in_full: bool = False) -> str:
-        """`mean ± sd`; the mean alone where all values agree; a dash where there is none.
+        """`mean ± sd`; the mean alone where all values agree; a dash where there is no value.
 
         Args:
-          digits: behind the decimal point.
+          digits: how many digits follow the decimal point.
           in_full: whether a deviation of zero is written too.
         """
         if not self.is_known:
@@ -40,7 +40,7 @@ class MeanSd:
 
 
 def mean_sd(values: Iterable[float | None]) -> MeanSd:
-    """Of the values that are known, those that are not None."""
+    """Mean and standard deviation of the values that are known: of those that are not None."""
     known = [value for value in values if value is not None]
     if not known:
         return MeanSd(float("nan"))
@@ -48,16 +48,27 @@ def mean_sd(values: Iterable[float | None]) -> MeanSd:
 
 
 def means(reports: Sequence[Any]) -> Any:
-    """The mean of each number over the reports that have it; None where none has.
+    """The mean of each number over the reports that have it; None where no report has it.
 
     Args:
-      reports: alike: nested dictionaries and lists, with a number or None at each end.
+      reports: nested dictionaries and lists, all of the same structure, whose leaves are numbers
+        or None.
+
+    Returns:
+      A report of the same structure.
     """
     return _of_each_number(lambda known: statistics.mean(known) if known else None, reports)
 
 
 def sds(reports: Sequence[Any]) -> Any:
-    """The sample standard deviation of each number; None where fewer than two reports have it."""
+    """The sample standard deviation of each number; None where fewer than two reports have it.
+
+    Args:
+      reports: as for `means`.
+
+    Returns:
+      A report of the same structure.
+    """
     return _of_each_number(lambda known: statistics.stdev(known) if known[1:] else None, reports)
 
 

@@ -1,4 +1,4 @@
-"""Metrics: what is counted of a model's outputs, and the ratios that are made of the counts."""
+"""Metrics: counts of what a model's outputs get right, and the ratios made of the counts."""
 
 from typing import Any
 
@@ -10,20 +10,26 @@ from attention.lab.analysis.dependence import departures
 from attention.lab.models.reconstructor import Reconstruction
 from attention.lab.tasks.batch import Batch
 
+# Numbers by name; `aligned` is an array of them: for the mean of the heads, then for each head.
 Counts = dict[str, Int[Array, "*each"]]
 
 
 def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"]) -> Counts:
-    """What is counted, so that accuracies are exact ratios whatever the batches.
+    """Counts over a batch; sums of them give exact accuracies, however examples are batched.
+
+    Args:
+      output: what the model made of the batch.
+      batch: the examples.
+      counts_row: which examples count.
 
     Returns:
-      `sequences`, and how many of them are `exact`: right to the last token, `END`
-      included. `tokens`, the target tokens, and how many of them are `right`: the output
-      has them in their place. `aligned`, where the model has an alignment: target tokens
-      whose largest weight lies on the gold source token, first for the mean of the heads,
-      then for each head; `alignable`, the target tokens that have a gold source token;
-      `departing`, those that look elsewhere than most of their sequence, and how many could
-      (`comparable`), for the mean of the heads.
+      `sequences`: the examples that count. `exact`: the sequences that are right to the last
+      token, `END` included. `tokens`: the target tokens. `right`: the target tokens that the
+      output has in their place. Where the model has weights for each target step, also:
+      `aligned`: target tokens whose largest weight lies on the gold source token, first for the
+      mean of the heads, then for each head. `alignable`: the target tokens that have a gold
+      source token. `departing` and `comparable`: see `departures`, of the mean of the heads,
+      where the queries of a sequence are its target tokens.
     """
     counts_token = batch.target_mask & counts_row[:, None]
     right = output.tokens == batch.target
@@ -45,7 +51,11 @@ def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"
 
 
 def ratios(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
-    """The ratios of the counts; null where there is nothing to count."""
+    """The ratios of summed counts; None where there is nothing to count.
+
+    Args:
+      counts: sums of what `count` returned.
+    """
 
     def share(count: Any, total: Any) -> float | None:
         return int(count) / int(total) if int(total) else None

@@ -1,4 +1,4 @@
-"""Recurrent cells, and the two ways to run them: over a sequence from both ends, or by steps."""
+"""Recurrent cells, for encoders (over a sequence from both ends) and decoders (step by step)."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 CellName = Literal["elman", "gru", "lstm"]
 
-
-Cell = nnx.SimpleCell | nnx.GRUCell | nnx.OptimizedLSTMCell  # cell(carry, inputs): carry, state
+# cell(carry, inputs) returns the new carry and the state.
+Cell = nnx.SimpleCell | nnx.GRUCell | nnx.OptimizedLSTMCell
 
 CELLS: dict[CellName, Callable[..., Any]] = {
     "elman": nnx.SimpleCell,
@@ -21,22 +21,22 @@ CELLS: dict[CellName, Callable[..., Any]] = {
 
 
 def carry_of(cell: Cell, state: Float[Array, "batch hidden"]) -> PyTree:
-    """The carry of a cell in this state; the LSTM's own memory is empty."""
+    """The carry of a cell in this state; the memory cell of an LSTM is zero."""
     if isinstance(cell, nnx.OptimizedLSTMCell):
         return jnp.zeros_like(state), state
     return state
 
 
 def state_of(cell: Cell, carry: PyTree) -> Float[Array, "batch hidden"]:
-    """The state in a carry."""
+    """The state in a carry: what the cell returns as its output."""
     return carry[1] if isinstance(cell, nnx.OptimizedLSTMCell) else carry
 
 
 class Bidirectional(nnx.Module):
-    """Two cells, one from each end; their states are concatenated.
+    """Two cells that read a sequence from its two ends; their states are concatenated.
 
     Args:
-      cell: name of the cell.
+      cell: name of the kind of cell.
       dim: size of inputs and of outputs; even.
       rngs: source of initial parameters.
     """
@@ -50,6 +50,7 @@ class Bidirectional(nnx.Module):
     def __call__(
         self, inputs: Float[Array, "batch time dim"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time dim"]:
+        """The states at every step; `mask` is `True` at the steps that count."""
         states = [
             _states(self.forward, inputs, mask, reverse=False),
             _states(self.backward, inputs, mask, reverse=True),
@@ -64,7 +65,10 @@ def _states(
     *,
     reverse: bool,
 ) -> Float[Array, "batch time hidden"]:
-    """The states of a cell. Padding leaves its carry as it is, so the reverse starts at the end."""
+    """The states of a cell at every step.
+
+    At padding the carry stays as it was, so a cell that reads in reverse starts at the true end.
+    """
 
     def step(carry, inputs_and_mask):
         step_inputs, counts = inputs_and_mask

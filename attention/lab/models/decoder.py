@@ -1,8 +1,9 @@
 """What a decoder is, and all that the rest of the lab asks of it.
 
-A decoder is made by `Decoder(score, vocabulary, time, dim, *, rngs, **options)`. What a config can
-set about it are its keyword arguments that have a default, beside those of the score; its limits
-are class attributes. So a decoder is one class, and nothing else in the lab knows it by name.
+A decoder is made by `Decoder(score, vocabulary, time, dim, *, rngs, **options)`. Keyword arguments
+that have a default become fields of a config, beside the options of the score. What a decoder can
+do is said by class attributes. So a new decoder is a single class, and no other code needs to know
+its name.
 """
 
 from abc import abstractmethod
@@ -23,14 +24,16 @@ Weights = Float[Array, "batch heads time source_time"]
 class Decoder(nnx.Module):
     """From the memory to the target, through attention.
 
-    Each has two ways to run: `logits` is for training and may see the target (teacher forcing);
-    `greedy` is for evaluation and may not.
+    Every decoder can run in two ways: `logits` is for training and may see the target (teacher
+    forcing); `greedy` is for evaluation and may not see it.
 
     Attributes:
-      defaults: of other settings of the model, in a config that is made for this decoder.
-      needs_attention: whether it cannot do without a score.
-      answers_questions: whether both ways to run take `question`, what each target step asks with.
-      turns_positions: whether it can turn queries and keys by their positions, which
+      defaults: values of other settings of the model that suit this decoder; a config that is
+        made for this decoder starts from them.
+      needs_attention: whether the decoder cannot do without a score.
+      answers_questions: whether `logits` and `greedy` take a further argument `question`, a
+        vector for each target step that says what the step asks for.
+      turns_positions: whether the decoder can turn queries and keys by their positions, which
         `positions=rotary` asks for.
     """
 
@@ -41,23 +44,29 @@ class Decoder(nnx.Module):
 
     @classmethod
     def any_length(cls, options: Mapping[str, Any]) -> bool:
-        """Whether no parameter belongs to a position, with these settings of the model."""
+        """Whether the decoder can produce targets of any length.
+
+        It can if none of its parameters belongs to a position.
+
+        Args:
+          options: the settings of the model.
+        """
         del options
         return True
 
     @abstractmethod
     def logits(self, memory: Memory, length: Lengths, target: Tokens) -> Logits:
-        """Scores of every next token.
+        """Scores of every token at every target step.
 
         Args:
           memory: the encoded source.
           length: how many vectors of the memory count.
-          target: the right tokens, of which each step may see those before it.
+          target: the right tokens; a step may see the tokens before it, no others.
         """
 
     @abstractmethod
     def greedy(self, memory: Memory, length: Lengths, time: int) -> tuple[Tokens, Weights | None]:
-        """The likeliest tokens of `time` steps, and the weights they came with, if any.
+        """The likeliest tokens of `time` steps, and the attention weights of each step, if any.
 
         Args:
           memory: the encoded source.

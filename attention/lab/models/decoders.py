@@ -1,4 +1,4 @@
-"""The decoders of the package, by the names that a config has for them."""
+"""The decoders of the package, by the names that configs call them."""
 
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.location import LocationDecoder

@@ -1,6 +1,6 @@
 """The encoder: from tokens to the memory that attention reads.
 
-What a config can set about an encoder are its keyword arguments that have a default.
+Keyword arguments of an encoder that have a default become fields of a config.
 """
 
 from collections.abc import Mapping
@@ -21,22 +21,28 @@ class Encoder(nnx.Module):
 
     Args:
       vocabulary: number of tokens.
-      time: number of positions.
-      dim: size of a memory vector; even where a cell mixes.
-      positions: what is added at each position: `learned` vectors, `sinusoidal` ones, or
-        nothing (`none`; `rotary`, which is the decoder's affair).
+      time: number of source positions, `END` and padding included.
+      dim: size of a memory vector; even where the mixer is a cell.
+      positions: what is added to the embedding at each position: `learned` or `sinusoidal`
+        vectors, or nothing (`none`; also `rotary`, which concerns the decoder alone).
       mixer: `none`; `feedforward`, a residual two-layer network at each position;
         `convolution`, in which each position sees its two neighbours; or a cell, `elman`,
         `gru` or `lstm`, over the sequence from both ends.
       embedding_std: standard deviation of initial embeddings and positions. It decides
         whether attention learns: too large saturates the softmax at the start.
-      dropout: rate on the memory, in training.
+      dropout: share of the memory's features that are set to zero, in training.
       rngs: source of initial parameters.
     """
 
     @classmethod
     def any_length(cls, options: Mapping[str, Any]) -> bool:
-        """Whether no parameter belongs to a position, with these settings of the model."""
+        """Whether the encoder can read sources of any length.
+
+        It can if none of its parameters belongs to a position.
+
+        Args:
+          options: the settings of the model.
+        """
         return options["positions"] != "learned"
 
     def __init__(
@@ -65,7 +71,13 @@ class Encoder(nnx.Module):
         mask: Bool[Array, "batch time"],
         dropout_key: Key[Array, ""] | None = None,
     ) -> Float[Array, "batch time dim"]:
-        """The memory; `mask` is `True` at the tokens that count."""
+        """The memory that attention reads.
+
+        Args:
+          source: tokens, or real vectors.
+          mask: `True` at the positions that count.
+          dropout_key: source of randomness for dropout; None for no dropout.
+        """
         memory = self._embed(source)
         if self.positions is not None:
             memory = memory + self.positions[...][None]

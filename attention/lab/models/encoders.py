@@ -1,4 +1,4 @@
-"""The encoders of the package, by the names that a config has for them."""
+"""The encoders of the package, by the names that configs call them."""
 
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.patches import PatchEncoder

@@ -1,9 +1,10 @@
 """The location-aware decoder: where it looks next depends on where it has looked.
 
-Nothing in it counts positions, and nothing is carried from step to step but the weights, and what
-the keys they lie on say of beginning again. So whatever it has learned to do from one step to the
-next, it can do at any length, as long as the weights stay sharp: with `softmax` they thin out as
-sources grow, with `sparsemax` a key that loses by enough weighs nothing, however many there are.
+Nothing in the decoder counts positions. Two things are carried from step to step: the attention
+weights, and how much the keys that were just read say to begin again. So whatever the decoder has
+learned to do from one step to the next, it can do at any length, as long as the weights stay sharp.
+With `softmax` the weights thin out as sources grow; with `sparsemax` a key whose score is low
+enough weighs nothing, however many keys there are.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,16 +41,18 @@ GRADIENT_SHARE_OF_PREVIOUS_STEP = 0.5
 # seed in six is led astray; with half of it, 12 of 12 seeds learned the trained lengths.
 SOFTMAX_GRADIENT_SHARE = 0.5
 
+# A weight for the place before the first key, then a weight for each key.
 Seen = Float[Array, "batch heads source_time_and_one"]
 
 
 class Location(nnx.Module):
     """What the weights of earlier steps add to the scores.
 
-    Two learned correlations: one of the weights of the step before (Chorowski et al.,
-    arXiv 1506.07503), one of log₂(1 + the sum of all before) (arXiv 1712.05884 takes the sum
-    itself, which on a key that is never left grows beyond all that training has shown). At the
-    start all weight lies on a place before the first key.
+    The sum of two learned correlations. The first is of the weights of the step before (Chorowski
+    et al., arXiv 1506.07503). The second is of log₂(1 + total), where the total is the sum of the
+    weights of all earlier steps; arXiv 1712.05884 takes the total itself, which on a key that is
+    never left grows beyond all that training has shown. At the start all weight lies on a place
+    before the first key.
 
     Args:
       heads: number of heads.
@@ -60,20 +63,33 @@ class Location(nnx.Module):
         self.total = nnx.Param(jnp.zeros((heads, 2 * MAX_SHIFT + 1)))
 
     def start(self, batch: int, heads: int, time: int) -> tuple[Seen, Seen]:
-        """Previous and summed weights before the first step; their first place is before all."""
+        """The weights of the step before, and the total, as they are before the first step.
+
+        Args:
+          batch: number of examples.
+          heads: number of heads.
+          time: number of keys; the place before the first key is added to them.
+        """
         nowhere = jnp.zeros((batch, heads, time + 1))
         return nowhere.at[:, :, 0].set(1.0), nowhere
 
     def __call__(self, previous: Seen, total: Seen) -> Float[Array, "batch heads source_time"]:
+        """What to add to the score of each key.
+
+        Args:
+          previous: the weights of the step before.
+          total: the sum of the weights of all earlier steps.
+        """
         previous, total = _damped(previous), _damped(total)
         drawn = PREVIOUS_WEIGHTS_GAIN * _correlate(previous, self.previous[...])
         return drawn + _correlate(jnp.log2(1 + total), self.total[...])
 
 
 def leaky(normalize: Normalizer) -> Normalizer:
-    """The weights of a normalizer, with a gradient that is in part that of `softmax`.
+    """A normalizer with unchanged weights, whose gradient is in part the gradient of `softmax`.
 
-    A straight-through estimator (arXiv 1308.3432) for a share of `SOFTMAX_GRADIENT_SHARE`.
+    A straight-through estimator (arXiv 1308.3432): the share `SOFTMAX_GRADIENT_SHARE` of the
+    gradient is that of `softmax`, the rest is the normalizer's.
     """
 
     def weights(scores: Array, where: Array | None = None) -> Array:
@@ -85,31 +101,33 @@ def leaky(normalize: Normalizer) -> Normalizer:
 
 
 class LocationDecoder(Decoder):
-    """Two learned queries, one to begin with and one of every step, and where it has looked.
+    """Attention by two learned queries, and by where the decoder has looked.
 
-    It begins on a place before the first key, and goes back there as much as a linear map of the
-    keys just read says. How much the scores of the second query count is learned too. Both start
-    from nothing: where to go on is first sought beside where it was.
+    The first query says where to begin, the second adds to the scores of every step. The decoder
+    begins on a place before the first key. It goes back to that place as far as a linear map of
+    the keys that were just read says. How much the scores of the second query count is learned.
+    This factor and the linear map are zero at the start, so that the decoder first looks for its
+    way next to where it was.
 
-    Where weights can be zero, half of their gradient is that of `softmax`.
+    Where weights can be zero, half of their gradient is the gradient of `softmax`.
 
-    The logits are linear in the context. With a score that ignores the query, or `uniform`,
-    what remains is the location.
+    The logits are linear in the context. With a score that ignores the query, or `uniform`, where
+    to look depends on where the decoder has looked alone.
 
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions; any number can be asked for.
+      time: number of target positions; no parameter depends on it, so that more can be asked for.
       dim: size of queries and of memory vectors.
       heads: number of heads.
       embedding_std: standard deviation of the initial queries.
-      normalizer: name of the normalizer, or one, see `Attention`.
+      normalizer: from scores to weights: a name or a function, see `Attention`.
       rngs: source of initial parameters.
       **options: of the score.
     """
 
-    # What a decoder works best with that knows no position: weights that stay sharp, and keys that
-    # know their neighbours.
+    # The decoder knows no positions, so it works best with weights that stay sharp (`sparsemax`)
+    # and with keys that know their neighbours (`convolution`).
     defaults: ClassVar[Mapping[str, Any]] = {
         "mixer": "convolution",
         "positions": "none",
@@ -130,7 +148,7 @@ class LocationDecoder(Decoder):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        del time  # there is no parameter a position
+        del time  # no parameter belongs to a position
         initial = jax.nn.initializers.normal(embedding_std)
         self.queries = nnx.Param(initial(rngs.params(), (2, dim)))
         self.content = nnx.Param(jnp.zeros(()))
@@ -181,7 +199,7 @@ class LocationDecoder(Decoder):
 
 
 def _damped(seen: Seen) -> Seen:
-    """The same weights, which pass on only a share of their gradient."""
+    """Unchanged weights, of whose gradient `GRADIENT_SHARE_OF_PREVIOUS_STEP` is passed on."""
     share = GRADIENT_SHARE_OF_PREVIOUS_STEP
     return share * seen + (1 - share) * jax.lax.stop_gradient(seen)
 
@@ -189,7 +207,10 @@ def _damped(seen: Seen) -> Seen:
 def _correlate(
     seen: Seen, kernel: Float[Array, "heads shifts"]
 ) -> Float[Array, "batch heads source_time"]:
-    """Σ_d kernel_d · seen at d places before each key: kernel_d draws d places ahead."""
+    """Σ_d kernel_d · (the weight seen d places before the key), for each key.
+
+    So a positive kernel_d draws attention d places ahead of where it was.
+    """
     time = seen.shape[-1] - 1
     padded = jnp.pad(seen, ((0, 0), (0, 0), (MAX_SHIFT, MAX_SHIFT)))
     shifts = range(2 * MAX_SHIFT + 1)

@@ -13,7 +13,12 @@ Mixer = Literal["none", "feedforward", "convolution", "elman", "gru", "lstm"]
 
 
 class FeedForward(nnx.Module):
-    """`x + W₂ gelu(W₁ x)` at each position."""
+    """`x + W₂ gelu(W₁ x)` at each position.
+
+    Args:
+      dim: size of inputs and of outputs.
+      rngs: source of initial parameters.
+    """
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
         self.expand = nnx.Linear(dim, 2 * dim, rngs=rngs)
@@ -22,15 +27,20 @@ class FeedForward(nnx.Module):
     def __call__(
         self, inputs: Float[Array, "batch time dim"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time dim"]:
-        del mask  # positions do not mix
+        """The mixed inputs; positions do not mix, so the mask is ignored."""
+        del mask
         return inputs + self.contract(jax.nn.gelu(self.expand(inputs)))
 
 
 class Convolution(nnx.Module):
-    """`x_t + W₋₁ x_{t−1} + W₀ x_t + W₁ x_{t+1}`: each position knows its neighbours.
+    """`x_t + W₋₁ x_{t−1} + W₀ x_t + W₁ x_{t+1}`: each position knows its two neighbours.
 
-    Short convolutions bind a value to the key before it in models that recall
-    (arXiv 2312.04927).
+    In models that recall values by their keys, short convolutions bind a value to the key before
+    it (arXiv 2312.04927).
+
+    Args:
+      dim: size of inputs and of outputs.
+      rngs: source of initial parameters.
     """
 
     def __init__(self, dim: int, *, rngs: nnx.Rngs):
@@ -39,15 +49,24 @@ class Convolution(nnx.Module):
     def __call__(
         self, inputs: Float[Array, "batch time dim"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time dim"]:
+        """The mixed inputs; where `mask` is `False`, an input counts as zero."""
         inputs = jnp.where(mask[..., None], inputs, 0.0)
         padded = jnp.pad(inputs, ((0, 0), (1, 1), (0, 0)))
-        # One matrix product: in a loop XLA takes 20 times longer for a convolution on a CPU.
+        # A matrix product: XLA takes 20 times longer for a convolution inside a loop on a CPU.
         window = jnp.concatenate([padded[:, :-2], inputs, padded[:, 2:]], axis=-1)
         return inputs + self.window(window)
 
 
 def make_mixer(mixer: Mixer, dim: int, rngs: nnx.Rngs) -> nnx.Module | None:
-    """The mixer of a name, for vectors of size `dim`; None for `none`."""
+    """The mixer of this name; None for `none`.
+
+    Every mixer is called with inputs (axes `batch time dim`) and a mask of the steps that count.
+
+    Args:
+      mixer: name of the mixer.
+      dim: size of the vectors.
+      rngs: source of initial parameters.
+    """
     match mixer:
         case "feedforward":
             return FeedForward(dim, rngs=rngs)

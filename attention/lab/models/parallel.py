@@ -25,19 +25,19 @@ from attention.normalizers import Normalizer
 
 
 class ParallelDecoder(Decoder):
-    """One query a target position, all at once; the logits are linear in the context.
+    """A query for each target position, all at once; the logits are linear in the context.
 
-    Where the task asks questions, they are added to the queries.
+    Where the task asks questions, the embedded questions are added to the queries.
 
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions; of a shared query, any number can be asked for.
+      time: number of target positions; with a shared query, any number can be asked for.
       dim: size of queries and of memory vectors.
       heads: number of heads.
       positions: `sinusoidal` adds sines to the queries, `rotary` turns queries and keys.
-      queries: `learned`, one a position, or one that all positions share.
-      normalizer: name of the normalizer, or one, see `Attention`.
+      queries: `learned`, a query for each position, or `shared`, a query for all positions.
+      normalizer: from scores to weights: a name or a function, see `Attention`.
       bias: what positions add to the scores, see `Attention`.
       embedding_std: standard deviation of the initial queries.
       rngs: source of initial parameters.
@@ -49,6 +49,7 @@ class ParallelDecoder(Decoder):
 
     @classmethod
     def any_length(cls, options: Mapping[str, Any]) -> bool:
+        """Whether all positions share a query."""
         return options["queries"] == "shared"
 
     def __init__(

@@ -15,18 +15,18 @@ from attention.normalizers import Normalizer
 
 
 class PooledDecoder(Decoder):
-    """The tutorial's decoder: one context for the whole sequence, read by one linear map.
+    """The tutorial's decoder: a linear map reads the target from a single context.
 
-    With as many heads as `dim`, each head mixes one feature: there is one softmax over positions
-    for every feature.
+    With as many heads as `dim`, each head mixes a single feature: every feature has its softmax
+    over positions.
 
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions.
+      time: number of target positions; the decoder can produce no other number.
       dim: size of the query and of memory vectors.
       heads: number of heads.
-      normalizer: name of the normalizer, or one, see `Attention`.
+      normalizer: from scores to weights: a name or a function, see `Attention`.
       embedding_std: standard deviation of the initial query.
       rngs: source of initial parameters.
       **options: of the score.
@@ -34,8 +34,9 @@ class PooledDecoder(Decoder):
 
     @classmethod
     def any_length(cls, options: Mapping[str, Any]) -> bool:
+        """Never: the number of target positions is fixed."""
         del options
-        return False  # its output has weights for every position
+        return False  # the linear map has parameters for every position
 
     def __init__(
         self,
@@ -59,15 +60,15 @@ class PooledDecoder(Decoder):
         self.output = nnx.Linear(dim, time * vocabulary, rngs=rngs)
 
     def logits(self, memory: Memory, length: Lengths, target: Tokens) -> Logits:
-        del target  # positions are independent
+        del target  # no position depends on the tokens before it
         return self._read(self.attention(self.query[...], memory, mask=masks.lengths(length)))
 
     def greedy(self, memory: Memory, length: Lengths, time: int) -> tuple[Tokens, Weights | None]:
-        del time  # it has but one
+        del time  # the number of positions is fixed
         if self.time > 1:
             context = self.attention(self.query[...], memory, mask=masks.lengths(length))
             return jnp.argmax(self._read(context), axis=-1), None
-        # Of a single step, one context is one context a step.
+        # A target of a single step has a context for each step, so there are weights to show.
         context, weights = self.attention.with_weights(
             self.query[...], memory, mask=masks.lengths(length)
         )

@@ -1,4 +1,4 @@
-"""Positions that any length has: sinusoids to add to vectors, or angles to rotate them by."""
+"""Positions for any length: sinusoids to add to vectors, or angles to rotate vectors by."""
 
 from typing import Literal
 
@@ -11,6 +11,10 @@ Positions = Literal["none", "learned", "sinusoidal", "rotary"]
 def sinusoids(time: int, dim: int) -> Float[Array, "time dim"]:
     """Sines, then cosines, of the step at falling frequencies (Vaswani et al., arXiv 1706.03762).
 
+    Args:
+      time: number of steps.
+      dim: size of the vector of a step; even.
+
     Raises:
       ValueError: the dimension is odd.
     """
@@ -21,7 +25,8 @@ def sinusoids(time: int, dim: int) -> Float[Array, "time dim"]:
 def rotate(vectors: Float[Array, "*batch time dim"]) -> Float[Array, "*batch time dim"]:
     """Each vector turned by its step, pair by pair of features (RoPE; Su et al., arXiv 2104.09864).
 
-    The inner product of two turned vectors depends on the distance of their steps alone.
+    The inner product of two turned vectors depends on the distance between their steps, not on the
+    steps themselves.
 
     Raises:
       ValueError: the dimension is odd.

@@ -15,12 +15,12 @@ from attention.pytrees import register_dataclass
 @register_dataclass
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a model made of its input, on its own.
+    """What a model made of its input, without seeing the target.
 
     Attributes:
       tokens: the output, `PAD` after its first `END`.
-      weights: where each output step looked, a head; None where the model has one
-        context for all steps.
+      weights: how much attention each head paid to each source position at each output step;
+        None where the model has one context for all steps, or no attention.
     """
 
     tokens: Int[Array, "batch time"]
@@ -28,7 +28,12 @@ class Reconstruction:
 
 
 class Reconstructor(nnx.Module):
-    """An encoder and a decoder."""
+    """An encoder and a decoder, joined to a model.
+
+    Args:
+      encoder: from source to memory.
+      decoder: from memory to target.
+    """
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
         self.encoder = encoder
@@ -37,7 +42,12 @@ class Reconstructor(nnx.Module):
     def logits(
         self, batch: Batch, dropout_key: Key[Array, ""] | None = None
     ) -> Float[Array, "batch time vocabulary"]:
-        """Scores of the next token at every target step; with dropout if given a key."""
+        """Scores of every token at every target step, for training.
+
+        Args:
+          batch: the examples.
+          dropout_key: source of randomness for dropout; None for no dropout.
+        """
         memory = self._memory(batch.source, batch.source_length, dropout_key)
         return self.decoder.logits(
             memory, batch.source_length, batch.target, *self._asked(batch.question)
@@ -50,9 +60,15 @@ class Reconstructor(nnx.Module):
         time: int,
         question: Int[Array, "batch target_time"] | None = None,
     ) -> Reconstruction:
-        """The output of `time` steps for a source, by the decoder's own choices.
+        """The output for a source, where the decoder chooses every token itself.
 
-        It decides where to stop: what follows its `END` is padding.
+        The decoder also decides where to stop: what follows its first `END` becomes padding.
+
+        Args:
+          source: tokens, or real vectors.
+          source_length: how many positions of the source count.
+          time: the number of target steps.
+          question: the token that each target step asks with; None if the task asks nothing.
         """
         memory = self._memory(source, source_length, None)
         tokens, weights = self.decoder.greedy(memory, source_length, time, *self._asked(question))
@@ -60,7 +76,7 @@ class Reconstructor(nnx.Module):
         return Reconstruction(jnp.where(ended_before, PAD, tokens), weights)
 
     def _asked(self, question: Array | None) -> tuple[Array, ...]:
-        """What the decoder is passed besides: only one that answers questions knows of any."""
+        """The embedded questions, if any: a further argument of decoders that answer questions."""
         return () if question is None else (self.encoder.embedding[...][question],)
 
     def _memory(self, source: Array, length: Array, dropout_key: Array | None) -> Array:

@@ -1,4 +1,4 @@
-"""The recurrent decoder: with attention that of Bahdanau et al., without it a plain seq2seq."""
+"""The recurrent decoder: that of Bahdanau et al.; without attention, plain sequence to sequence."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -17,29 +17,29 @@ from attention.normalizers import Normalizer
 
 
 class RecurrentDecoder(Decoder):
-    """Autoregressive cell whose state is the query (Bahdanau et al., arXiv 1409.0473).
+    """An autoregressive cell whose state is the query (Bahdanau et al., arXiv 1409.0473).
 
-    At each step the state before it asks the memory; the cell takes in the context and the
-    token before, and the logits are linear in new state, context and that token. Without a
-    score there is no context: what the first state holds is all it knows of the source
-    (Sutskever et al., arXiv 1409.3215).
+    At each step, the state left by the step before is the query. The cell takes in the context and
+    the previous token; the logits are linear in the new state, the context and the previous token.
+    Without a score there is no context: all that the decoder knows of the source is in the first
+    state (Sutskever et al., arXiv 1409.3215).
 
-    The first state is linear in the mean of the memory and in its first and last vector,
-    where cells that read the source from both ends have seen all of it.
+    The first state is tanh of a linear map of three vectors: the mean of the memory, and its first
+    and last vector, where cells that read the source from both ends have seen all of it.
 
     Args:
       score: a score class or function, see `Attention`; None for no attention.
       vocabulary: number of tokens.
-      time: number of target positions; any number can be asked for.
+      time: number of target positions; no parameter depends on it, so that more can be asked for.
       dim: size of queries and of memory vectors.
       heads: number of heads.
-      normalizer: name of the normalizer, or one, see `Attention`.
+      normalizer: from scores to weights: a name or a function, see `Attention`.
       embedding_std: standard deviation of the initial target embeddings.
       rngs: source of initial parameters.
       **options: of the score.
 
     Attributes:
-      cell_name: name of its cell.
+      cell_name: name of the kind of cell.
     """
 
     cell_name: ClassVar[CellName]
@@ -58,7 +58,7 @@ class RecurrentDecoder(Decoder):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        del time  # there is no parameter a position
+        del time  # no parameter belongs to a position
         initial = jax.nn.initializers.normal(embedding_std)
         self.embedding = nnx.Param(initial(rngs.params(), (vocabulary, dim)))
         self.attention = nnx.data(
@@ -106,7 +106,10 @@ class RecurrentDecoder(Decoder):
     def _contexts(
         self, carry: PyTree, memory: Memory, length: Lengths, *, weighed: bool
     ) -> tuple[list[Array], Float[Array, "batch heads source_time"] | None]:
-        """The context that the state asks for, in a list that is empty without attention."""
+        """The context that the state asks for, and the weights if `weighed`.
+
+        The context comes in a list, which is empty without attention.
+        """
         if self.attention is None:
             return [], None
         query, mask = state_of(self.cell, carry)[:, None], masks.lengths(length)
@@ -118,25 +121,31 @@ class RecurrentDecoder(Decoder):
     def _advance(
         self, carry: PyTree, contexts: list[Array], token: Int[Array, " batch"]
     ) -> tuple[PyTree, Array]:
-        """The new carry, and the features that the output reads."""
+        """The new carry, and the features that the linear map to the logits reads."""
         embedded = self.embedding[...][token]
         carry, state = self.cell(carry, jnp.concatenate([embedded, *contexts], axis=-1))
         return carry, jnp.concatenate([state, *contexts, embedded], axis=-1)
 
 
 class ElmanDecoder(RecurrentDecoder):
-    """With a plain cell, `tanh(W x + U h)` (Elman, Cognitive Science 14:2, 1990)."""
+    """The recurrent decoder with a plain cell, `tanh(W x + U h)`.
+
+    Elman, Cognitive Science 14:2, 1990.
+    """
 
     cell_name = "elman"
 
 
 class GRUDecoder(RecurrentDecoder):
-    """With a gated recurrent unit (Cho et al., arXiv 1406.1078)."""
+    """The recurrent decoder with a gated recurrent unit (Cho et al., arXiv 1406.1078)."""
 
     cell_name = "gru"
 
 
 class LSTMDecoder(RecurrentDecoder):
-    """With a long short-term memory (Hochreiter and Schmidhuber, Neural Computation 9:8, 1997)."""
+    """The recurrent decoder with a long short-term memory.
+
+    Hochreiter and Schmidhuber, Neural Computation 9:8, 1997.
+    """
 
     cell_name = "lstm"

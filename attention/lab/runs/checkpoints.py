@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax writes the arrays, a manifest says that they are whole.
+"""Checkpoints: Orbax writes the arrays, a manifest says that all of them were written.
 
 Orbax alone restores flipped bits without an error and takes an empty directory for a
 checkpoint. So each step gets a `manifest.json` with the SHA-256 of every file, written
@@ -30,13 +30,15 @@ Arrays = Mapping[str, PyTree]
 
 
 class Checkpoints:
-    """Saves arrays in the background. A context manager, which waits for the last at its end.
+    """Saves arrays in the background. A context manager, whose exit waits for the last save.
 
     Args:
-      directory: one directory a step comes to lie here.
-      keep: all but the newest this many are removed, and what was never committed.
-      metadata: kept inside each checkpoint.
-      restored: the step that was restored from here, if any: it is intact.
+      directory: where checkpoints are written, each to a directory named by its step.
+      keep: how many checkpoints to keep, the newest. Older ones are removed, and so are
+        directories that were never committed.
+      metadata: written into each checkpoint.
+      restored: the step of the checkpoint that training goes on from, if any. It is known to
+        be intact, so `save` does not write it again.
     """
 
     def __init__(
@@ -59,40 +61,48 @@ class Checkpoints:
             self._checkpointer.close()
 
     def save(self, step: int, arrays: Arrays) -> None:
-        """Begins to write the arrays of a step, once the step before is committed.
+        """Begins to write the arrays of a step, once the step saved before is committed.
 
-        No step is written twice. The arrays may be overwritten as soon as this returns.
+        A step that was just saved or restored is not written again. The arrays may be
+        overwritten as soon as this method returns.
 
         Args:
           step: updates completed.
           arrays: pytrees of arrays, by name.
+
+        Raises:
+          Exception: what went wrong in the background with the save before, as in `wait`.
         """
         self.wait()
-        if step == self._newest:  # to force it would remove what is intact
+        if step == self._newest:  # to write it again would first remove an intact one
             return
         self._newest, path = step, self._directory / str(step)
         copy = jax.tree.map(jnp.copy, dict(arrays))  # the next update overwrites them
-        # Force: what lies there was left by a kill or is damaged.
+        # Force: a directory of this name was left half written by a kill, or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
         self._pending = self._thread.submit(self._commit, path)
 
     def wait(self) -> None:
-        """Returns when everything is committed; raises what went wrong in the background."""
+        """Returns when everything is committed.
+
+        Raises:
+          Exception: what went wrong while the arrays were written in the background.
+        """
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
     def _commit(self, path: Path) -> None:
-        self._checkpointer.wait_until_finished()  # for the shares of all processes
+        self._checkpointer.wait_until_finished()  # until every process has written its share
         if not hosts.is_first():
             return
         write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
         # Steps beyond this one are damaged, or training would have gone on from there.
         until_now = [step for step in steps(self._directory) if step <= int(path.name)]
         kept = {str(step) for step in until_now[-self._keep :]}
-        for found in self._directory.glob("[0-9]*"):  # what kills left half written, too
-            if found.name not in kept:
-                shutil.rmtree(found)
+        for checkpoint in self._directory.glob("[0-9]*"):  # half-written ones among them
+            if checkpoint.name not in kept:
+                shutil.rmtree(checkpoint)
 
 
 def steps(directory: Path) -> list[int]:
@@ -104,15 +114,15 @@ def steps(directory: Path) -> list[int]:
 def restore(directory: Path, like: Arrays, step: int | None = None) -> dict[str, PyTree]:
     """The arrays of a step, or of the newest step that is intact.
 
-    Where newer steps were damaged, a warning says so.
+    Where newer steps are damaged, a warning says so.
 
     Args:
       directory: where the checkpoints are.
       like: the names, shapes and dtypes to expect, and the devices to restore to.
-      step: None for the newest.
+      step: the step to restore, in updates completed; None for the newest intact step.
 
     Raises:
-      UsageError: there is no such step, or none that is intact.
+      UsageError: there is no checkpoint of this step, or no checkpoint is intact.
     """
     chosen = -1
     with hosts.in_agreement():
@@ -124,7 +134,7 @@ def restore(directory: Path, like: Arrays, step: int | None = None) -> dict[str,
 
 
 def _choose(directory: Path, step: int | None) -> int:
-    """The step to restore, as in `restore`."""
+    """The step to restore; raises what `restore` raises."""
     committed = steps(directory)
     if not committed:
         raise UsageError(f"{directory}: no checkpoint here")
@@ -149,7 +159,7 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint's files, if anything."""
+    """What is wrong with a checkpoint's files; None if they are intact."""
     try:
         expected = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError):

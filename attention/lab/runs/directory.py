@@ -1,11 +1,12 @@
-"""A run: a directory that holds one experiment, and says which.
+"""A run: a directory that holds one experiment, and says which experiment it is.
 
-config.json     all settings, the hash of the text if there is one, the code's version and hash
-source.txt      the text itself, so that evaluation needs nothing else
-checkpoints/    one directory a step
-metrics.jsonl   one line an evaluation or log (of each replica), for reading by programs
-tensorboard/    the same for people
-attention.png   where the trained model looks, for a few test examples
+config.json     all settings, the hash of the task's data if it reads any, the code's version and
+                hash
+source.txt      the data that the task reads, so that evaluation needs nothing else
+checkpoints/    a directory for each step that was saved
+metrics.jsonl   a line for each log and each evaluation (of each replica), for programs to read
+tensorboard/    the same metrics, for people to look at
+attention.png   where the trained model looks, in a few validation examples
 eval.json       the newest evaluation
 result.json     written last: the run is finished
 """
@@ -29,7 +30,11 @@ from attention.lab.settings import Settings, differences, from_json
 
 @dataclass(frozen=True)
 class Run:
-    """The directory of a run."""
+    """The directory of a run.
+
+    Attributes:
+      path: of the directory.
+    """
 
     path: Path
 
@@ -43,17 +48,19 @@ class Run:
         return json.loads((self.path / "config.json").read_text())
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run wrote, None while it is not finished."""
+        """What `result.json` holds; None while the run is not finished."""
         file = self.path / "result.json"
         return json.loads(file.read_text()) if file.exists() else None
 
     def check_is_seen(self) -> None:
-        """Refuses to go on where a process does not see what the first writes. A collective call.
+        """Refuses to go on where a process does not see the files that the first process writes.
+
+        A collective call: all processes make it together.
 
         Raises:
           UsageError: the hosts have no file system in common.
         """
-        # A new mark: an old one may have been written to a disk that each host has of its own.
+        # A new mark every time: an old mark may lie on every host's private disk.
         mark = self.path / f".seen-{hosts.from_first(secrets.randbelow(2**31))}"
         try:
             with hosts.in_agreement():
@@ -69,13 +76,13 @@ class Run:
                 mark.unlink(missing_ok=True)
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Writes a JSON file into the run. Of several processes, the first does."""
+        """Writes a JSON file into the run. Of several processes, only the first writes."""
         if hosts.is_first():
             write_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
 
 
 def default_path(settings: Settings) -> Path:
-    """`runs/<config>-<score>`."""
+    """Where a run lies if nobody says: `runs/<config>-<score>`."""
     return Path("runs") / f"{settings.name}-{settings.score.name.replace(':', '-')}"
 
 
@@ -83,16 +90,17 @@ def default_path(settings: Settings) -> Path:
 def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
     """The run at a path, new or begun before, locked against other processes.
 
-    Of several processes that train together, the first makes and locks it, for all of them.
+    Of several processes that train together, the first makes and locks the run for all of them.
 
     Args:
       path: the directory of the run.
-      settings: of the experiment; a run that was begun before must have equal ones.
-      source: the data that the task reads, if it reads any; they too must be equal.
+      settings: of the experiment; a run that was begun before must have equal settings.
+      source: the data that the task reads, None if it reads none; a run that was begun before
+        must have equal data.
 
     Raises:
-      UsageError: the path holds something else, or another process is training there. In
-        that case nothing was written.
+      UsageError: the path holds something else, or another process is training there. Nothing
+        was written then.
     """
     if not hosts.is_first():
         yield Run(path)
@@ -109,10 +117,11 @@ def open_for_training(path: Path, settings: Settings, source: bytes | None) -> I
 
 
 def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
-    """A run, its settings, and the text it was trained on.
+    """A run, its settings, and the data that its task reads (None if it reads none).
 
     Raises:
-      UsageError: there is no run at this path, or its text has changed.
+      UsageError: there is no run at this path, the run is of an older version, or its data have
+        changed.
     """
     record = _read_record(path)
     if record is None:
@@ -132,7 +141,7 @@ def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
 
 
 def _identity(settings: Settings, source: bytes | None) -> dict[str, Any]:
-    """What must be equal for a run to go on with what another process began."""
+    """What must be equal for a process to go on with a run that another process began."""
     return {
         "config": json.loads(settings.model_dump_json()),
         "source_sha256": None if source is None else _sha256(source),
@@ -174,22 +183,22 @@ def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> N
 
 
 def _is_outdated(config: dict[str, Any]) -> bool:
-    """Whether a config is of a version whose runs had no replicas, and cannot be read any more."""
+    """Whether a config is of the versions without replicas, whose runs can no longer be read."""
     return "num_seeds" not in config
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run with the fields that are new since it was made, at their defaults."""
+    """The config of a run, in which fields that are newer than the run have their defaults."""
     if _is_outdated(config):
         return config
     try:
         return json.loads(from_json(config).model_dump_json())
-    except UsageError:  # it is not one of today's: then what is different is told field by field
+    except UsageError:  # not a config of today: `_refuse_other` then lists its differences
         return config
 
 
 def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
-    """A readable path that says what is different, and is not taken."""
+    """A path that is not taken, and names the settings that differ."""
     parts = []
     for field, (_, new) in changed.items():
         value = str(new)[:8] if field == "source_sha256" else str(new)
@@ -204,10 +213,10 @@ def _free_path(settings: Settings, changed: dict[str, tuple]) -> Path:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Locks a directory against other processes that ask for this lock.
+    """Locks a directory against other processes that ask for the lock in the same way.
 
     Raises:
-      UsageError: another process has it.
+      UsageError: another process holds the lock.
     """
     with (path / ".lock").open("w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""What training shows: a live line on a terminal, plain lines elsewhere."""
+"""What training and evaluation show: a live line on a terminal, plain lines elsewhere, tables."""
 
 import time
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from attention.lab.analysis.mean_sd import MeanSd
 # Metrics that some tasks or models do not have, and their headings in tables.
 NOT_OF_ALL = {"query_dependence": "query dependence"}
 
-Headings = Mapping[str, str]  # of the metrics that only a task has, by their names
+Headings = Mapping[str, str]  # of metrics that only one task has, by the metrics' names
 
 
 class Display:
-    """Progress of a run. Use as a context manager.
+    """Shows the progress of a run. Use as a context manager.
 
     Args:
-      console: where to.
+      console: where to show it.
       steps: updates in the whole run.
       step: updates completed before.
-      headings: of the metrics that only the task has.
+      headings: the headings of metrics that only this task has.
     """
 
     def __init__(self, console: Console, steps: int, step: int, headings: Headings):
@@ -52,7 +52,12 @@ class Display:
             self._bar.stop()
 
     def update(self, step: int, metrics: dict[str, float]) -> None:
-        """Progress after `step` updates."""
+        """Shows the progress after `step` updates.
+
+        Args:
+          step: updates completed.
+          metrics: values by name, of which those that `describe` knows are shown.
+        """
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         self._time, self._step = now, step
@@ -66,20 +71,20 @@ class Display:
             )
 
     def note(self, text: str) -> None:
-        """A line above the progress."""
+        """Prints a line, above the live line if there is one."""
         (self._bar.console if self._bar else self._console).print(text, soft_wrap=True)
 
     def restart_clock(self) -> None:
-        """Keeps the time spent on evaluation out of the updates per second."""
+        """Begins to time updates anew, so that updates per second leave evaluation out."""
         self._time = time.perf_counter()
 
 
 def describe(metrics: Mapping[str, Any], headings: Headings) -> str:
-    """Loss and accuracies in a few words; what is absent or null is left out.
+    """Loss and accuracies in a few words; a metric that is absent or null is left out.
 
     Args:
       metrics: values by name.
-      headings: of the metrics that only the task has.
+      headings: the headings of metrics that only this task has.
     """
     names = {
         "loss": "loss",
@@ -96,14 +101,14 @@ def describe(metrics: Mapping[str, Any], headings: Headings) -> str:
 
 
 def report_table(report: dict[str, Any], title: str, headings: Headings) -> Table:
-    """The table of an evaluation: a row for the mixture, a row for each length.
+    """The table of an evaluation: a row for the mixture of lengths, a row for each length.
 
     Of several replicas it shows the mean ± the standard deviation.
 
     Args:
       report: what `Evaluator.report` returned.
-      title: what the table is of.
-      headings: of the metrics that only the task has.
+      title: the line above the table.
+      headings: the headings of metrics that only this task has.
     """
     table = Table(title=title + _population(report["replicas"]), title_justify="left")
     table.add_column("length")
@@ -117,19 +122,21 @@ def report_table(report: dict[str, Any], title: str, headings: Headings) -> Tabl
     if len(report["replicas"]) > 1:
         heads = 0  # head 1 of a replica has nothing to do with head 1 of another
     optional = {**NOT_OF_ALL, **headings}
-    some = [name for name in optional if report["all"].get(name) is not None]
+    extra_metrics = [name for name in optional if report["all"].get(name) is not None]
     columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
-    columns += [optional[name] for name in some]
+    columns += [optional[name] for name in extra_metrics]
     for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
         table.add_column(column, justify="right", overflow="fold")  # no digit is cut off
     for name, row, deviation in rows:
-        cells = map(_written, _shares(row, some, heads), _shares(deviation, some, heads))
+        cells = map(
+            _written, _shares(row, extra_metrics, heads), _shares(deviation, extra_metrics, heads)
+        )
         table.add_row(name, str(row["sequences"]), *cells)
     return table
 
 
 def _population(replicas: list[dict[str, Any]]) -> str:
-    """Of what the table is, if of more than one replica."""
+    """What the title says of the replicas that the table is about; nothing if there is one."""
     if len(replicas) == 1:
         return ""
     failed = sum(replica["failed"] for replica in replicas)
@@ -139,9 +146,9 @@ def _population(replicas: list[dict[str, Any]]) -> str:
     return f", mean ± sd of {len(replicas) - failed} {members}{left_out}"
 
 
-def _shares(row: dict[str, Any], some: list[str], heads: int) -> list[float | None]:
-    """The numbers of a row, None where there is none."""
-    names = ("token_accuracy", "exact_match", "alignment_accuracy", *some)
+def _shares(row: dict[str, Any], extra_metrics: list[str], heads: int) -> list[float | None]:
+    """The numbers in the cells of a row, None where a cell has none."""
+    names = ("token_accuracy", "exact_match", "alignment_accuracy", *extra_metrics)
     by_head = row.get("alignment_accuracy_by_head") or [None] * heads
     return [row.get(name) for name in names] + (by_head if heads > 1 else [])
 

@@ -1,4 +1,4 @@
-"""Logs: `metrics.jsonl` for programs, TensorBoard for people."""
+"""Logs of a run: `metrics.jsonl` for programs, TensorBoard for people."""
 
 import json
 import os
@@ -14,9 +14,10 @@ from attention.lab.runs.files import write_atomically
 from attention.lab.settings import Settings
 
 METRICS = "metrics.jsonl"
-TAIL_BYTES = 2**16  # many lines; a whole file may be large, and is looked at again and again
+# Many lines: sweeps look for the newest line again and again, in files that may be large.
+TAIL_BYTES = 2**16
 
-Line = dict[str, Any]  # step, kind, the replica if there are several, and its metrics
+Line = dict[str, Any]  # step, kind, replica and seed if there are several replicas, metrics
 
 
 class Log:
@@ -24,8 +25,9 @@ class Log:
 
     Args:
       path: the run's directory.
-      settings: written as text.
-      step: what is logged beyond this step, by a run that was killed, is dropped.
+      settings: the settings of the experiment, which are logged as text.
+      step: updates completed. Lines beyond this step, which a run that was killed has left,
+        are dropped.
     """
 
     def __init__(self, path: Path, settings: Settings, step: int):
@@ -46,16 +48,16 @@ class Log:
         self._writer.close()
 
     def scalars(self, step: int, name: str, replicas: dict[int, dict[str, Any]]) -> None:
-        """Metrics after `step` updates; `name` groups them (`train`, `validation`, …).
+        """Logs metrics after `step` updates.
 
-        Each replica gets a line, which says its number and its seed if there are several;
-        TensorBoard gets the mean. The lines can be read at once: they are what others show
-        as the progress of the run.
+        Each replica gets a line in `metrics.jsonl`, with the replica's number and seed if there
+        are several replicas; TensorBoard gets the mean. The lines can be read as soon as this
+        returns: other programs show the progress of the run from them.
 
         Args:
           step: updates completed.
-          name: of the group.
-          replicas: the metrics of each replica, by its number.
+          name: of the group of metrics: `train`, `validation` or `test`.
+          replicas: the metrics of each replica, by the replica's number.
         """
         several = self._settings.num_replicas > 1
         for number, metrics in replicas.items():
@@ -68,25 +70,25 @@ class Log:
                 self._writer.add_scalar(f"{name}/{metric}", value, step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
-        """A picture after `step` updates."""
+        """Logs a picture (height × width × 3, 0 to 255) after `step` updates."""
         self._writer.add_image(name, pixels, step, dataformats="HWC")
 
     def result(self, step: int, metrics: dict[str, Any]) -> None:
-        """The hyper-parameters beside what they led to."""
+        """Logs the hyper-parameters beside the test metrics that they led to."""
         numbers = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
         self._writer.add_hparams(_flat(self._settings.model_dump()), numbers, "hparams", step)
 
     def flush(self) -> None:
         """Puts everything on disk: before a checkpoint, so that no log lags behind it."""
-        # The lines are there already. tensorboardX's own flush does not wait for its queue;
-        # closing does. The next events go to a file of another name.
+        # The lines are on disk already. tensorboardX's flush() does not wait for its queue of
+        # events; close() does. The next events go to a file of another name.
         self._writer.close()
         self._files += 1
         self._writer = _event_writer(self._events, filename_suffix=f".{self._files}")
 
 
 class NoLog(Log):
-    """The log of a process which writes none."""
+    """In the place of a log, for a process that writes none: it ignores every call."""
 
     def __init__(self) -> None:
         pass
@@ -124,8 +126,8 @@ def read_lines(path: Path) -> Iterator[Line]:
 def last_step(path: Path) -> int | None:
     """The step of the newest whole line of a run's `metrics.jsonl`; None where there is none.
 
-    It reads the end of the file alone. Of a run that was killed, and has not yet gone on, this
-    may be a step beyond the newest checkpoint.
+    Only the end of the file is read. If the run was killed and has not yet gone on, the step may
+    be beyond the newest checkpoint.
 
     Args:
       path: the run's directory.
@@ -152,8 +154,8 @@ def _drop_after(path: Path, step: int) -> None:
 
 def _event_writer(directory: str, **options: Any) -> Any:
     """A writer for TensorBoard."""
-    # Here, since it imports torch wherever that is installed, for seconds: those who only read
-    # a log need not wait for it.
+    # Imported here, since tensorboardX imports torch if that is installed, which takes seconds:
+    # a program that only reads a log need not wait for it.
     from tensorboardX import SummaryWriter
 
     return SummaryWriter(directory, **options)

@@ -1,4 +1,4 @@
-"""Which code a run was made by."""
+"""Which code made a run: its version, and a hash of its sources."""
 
 import functools
 import hashlib
@@ -7,12 +7,15 @@ from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2]
-# Rooms that only start runs and read their results: no number of a run depends on them.
+# Folders of code that only starts runs and reads results: no number of a run depends on it.
 NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks")
 
 
 def code_version() -> str:
-    """The package's version, and the commit where it lies in a git checkout: `0.1.0+639ac5f`."""
+    """The package's version and, in a git checkout, the commit: `0.1.0+639ac5f`.
+
+    It ends in `.changed` where tracked files differ from the commit.
+    """
     try:
         version = metadata.version("attention")
     except metadata.PackageNotFoundError:  # run from a checkout that was not installed
@@ -23,7 +26,7 @@ def code_version() -> str:
 
 
 def made_by() -> dict[str, str]:
-    """What a run says of the code that began it."""
+    """What the `config.json` of a run says of the code that began the run."""
     return {"code_version": code_version(), "code_hash": code_hash()}
 
 
@@ -31,8 +34,8 @@ def made_by() -> dict[str, str]:
 def code_hash() -> str:
     """A hash of all sources that the numbers of a run may depend on, committed or not.
 
-    Twelve hexadecimal digits of the SHA-256 of the package's Python files, their paths
-    included, less the rooms `NOT_IN_A_RUN`.
+    Twelve hexadecimal digits of the SHA-256 of the package's Python files and their paths,
+    without the folders in `NOT_IN_A_RUN`.
     """
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*.py")):

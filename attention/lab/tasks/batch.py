@@ -1,4 +1,4 @@
-"""What a task yields: padded sequences and their alignment."""
+"""What a task yields: batches of padded sequences, and which source token each target is from."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from attention.pytrees import register_dataclass
 
-# Every vocabulary begins with these two; a task's own symbols follow.
+# Every vocabulary begins with these two tokens; the symbols of the task follow.
 PAD = 0
 END = 1
 RESERVED = 2
@@ -21,19 +21,19 @@ Source = Int[Array, "batch source_time"] | Float[Array, "batch source_time featu
 class Batch:
     """Source and target sequences, each closed by `END` and padded with `PAD`.
 
-    What is no sequence of symbols, an image or its class, has no `END`, nor have questions and
-    their answers, one each.
+    There is no `END` in images and their classes, which are not sequences of symbols, nor where
+    every target step answers a question.
 
     Attributes:
       source: input tokens, or real vectors.
-      source_length: how many of them count, `END` included.
+      source_length: how many tokens or vectors of the source count, `END` included.
       target: the tokens to produce.
-      target_length: how many of them count, `END` included.
+      target_length: how many tokens of the target count, `END` included.
       alignment: for each target step the index of the source token that produced it,
-        −1 where there is none.
+        −1 where there is no such token.
       question: the token that each target step asks with; None where the task asks nothing.
-      references: every target that is right, the one above first; a row of `PAD` is none.
-        None where the target is the only one.
+      references: every right target, beginning with `target`; a row of `PAD` stands for no
+        target. None where `target` is the only right one.
     """
 
     source: Source
@@ -51,15 +51,15 @@ class Batch:
 
 
 def before(length: Int[Array, " batch"], time: int) -> Bool[Array, "batch time"]:
-    """`True` at the first `length` of `time` steps."""
+    """`True` at the first `length` steps of each sequence, of `time` steps in all."""
     return jnp.arange(time)[None, :] < length[:, None]
 
 
 def reconstruction(symbols: Int[Array, "batch max_length"], length: Int[Array, " batch"]) -> Batch:
-    """The batch whose output is its input.
+    """The batch whose target is its source.
 
     Args:
-      symbols: tokens, of which the first `length` count.
+      symbols: tokens without `END`, of which the first `length` count.
       length: number of symbols, `END` not included.
     """
     order = jnp.broadcast_to(jnp.arange(symbols.shape[1]), symbols.shape)
@@ -72,16 +72,16 @@ def rearrangement(
     order: Int[Array, "batch target_symbols"],
     target_length: Int[Array, " batch"],
 ) -> Batch:
-    """The batch whose output is made of symbols of its input.
+    """The batch whose target is made of symbols of its source.
 
     Args:
-      symbols: source tokens, of which the first `length` count.
+      symbols: source tokens without `END`, of which the first `length` count.
       length: number of source symbols, `END` not included.
-      order: where in the source each target symbol is; the first `target_length` count.
+      order: the source index of each target symbol; the first `target_length` indices count.
       target_length: number of target symbols, `END` not included.
     """
     source = _closed(symbols, length[:, None], END, PAD)
-    # The END of the target is that of the source.
+    # The target's END is aligned with the source's END.
     alignment = _closed(order, target_length[:, None], length[:, None], -1)
     target = jnp.where(alignment < 0, PAD, jnp.take_along_axis(source, alignment, axis=1))
     return Batch(
@@ -99,7 +99,7 @@ def _closed(
     end: int | Int[Array, "batch 1"],
     pad: int,
 ) -> Int[Array, "batch time_and_end"]:
-    """The first `length` of each sequence, then one `end`, then `pad`."""
+    """The first `length` entries of each sequence, then `end` once, then `pad`."""
     steps = jnp.arange(sequence.shape[1] + 1)[None, :]
     sequence = jnp.pad(sequence, ((0, 0), (0, 1)))
     return jnp.where(steps < length, sequence, jnp.where(steps == length, end, pad))

@@ -1,4 +1,4 @@
-"""The tasks of the package, by the names that a config has for them."""
+"""The tasks of the package, by the names that configs call them."""
 
 from attention.lab.tasks.copy import Copy
 from attention.lab.tasks.digits import Digits

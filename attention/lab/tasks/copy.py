@@ -19,7 +19,7 @@ from attention.pytrees import register_dataclass
 @register_dataclass
 @dataclass(frozen=True)
 class Copy(RandomSymbols):
-    """The target is the source."""
+    """The target is the source, symbol by symbol."""
 
     any_length = True
 

@@ -8,9 +8,9 @@ digit 7 is
     target     7
     alignment  −1
 
-There is no `END`: every image has as many patches, and one class.
+There is no `END`: every image has the same number of patches, and a single class.
 
-The split is by a hash of image and class, so that equal images are in one split: 1,258
+A hash of image and class decides the split, so that equal images fall into the same split: 1,258
 images are to train, 176 to validate and 363 to test.
 """
 
@@ -29,8 +29,8 @@ from attention.lab.tasks.split import split
 from attention.lab.tasks.task import Pixels, Task, TaskSettings
 from attention.pytrees import register_dataclass, static
 
-SIDE = 8  # pixels of an image
-BRIGHTEST = 16
+SIDE = 8  # pixels, of a square image
+BRIGHTEST = 16  # the largest value of a pixel
 
 VALIDATION_FRACTION = 0.1  # of the images
 TEST_FRACTION = 0.2  # of the images
@@ -39,37 +39,42 @@ TEST_FRACTION = 0.2  # of the images
 @register_dataclass
 @dataclass(frozen=True)
 class Images:
-    """Images and the digits they show."""
+    """Images and the digits they show.
+
+    Attributes:
+      pixels: brightness, from 0 to 16.
+      digit: the digit that each image shows, from 0 to 9.
+    """
 
     pixels: UInt8[Array, "images 8 8"]
     digit: UInt8[Array, " images"]
 
 
 class DigitsSettings(TaskSettings):
-    """What a config says of the images; their patches are all of one size.
+    """What a config says of the images: the size of the patches that they are cut into.
 
     Attributes:
-      patch: side of a patch, in pixels of the 8 × 8.
+      patch: side of a square patch, in pixels; an image has 8 × 8.
     """
 
     patch: Literal[1, 2, 4] = 2
 
     @property
     def max_length(self) -> int:
-        """Patches of an image."""
+        """Number of patches in an image."""
         return (SIDE // self.patch) ** 2
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Digits(Task):
-    """Images, split into training, validation and test images.
+    """Classify images, which are split into training, validation and test images.
 
     Attributes:
       train: images to learn from.
       validation: images for early stopping.
       test: images for the final evaluation.
-      patch: side of a patch, in pixels.
+      patch: side of a square patch, in pixels.
     """
 
     train: Images
@@ -86,6 +91,11 @@ class Digits(Task):
 
     @classmethod
     def source(cls, settings: DigitsSettings) -> bytes:
+        """The images that scikit-learn ships.
+
+        Raises:
+          ValueError: scikit-learn is not installed.
+        """
         try:
             return packaged_digits()
         except ModuleNotFoundError as error:
@@ -93,6 +103,11 @@ class Digits(Task):
 
     @classmethod
     def build(cls, settings: DigitsSettings, source: bytes | None) -> "Digits":
+        """The task of the images in `source`.
+
+        Raises:
+          ValueError: there are too few images to split.
+        """
         assert source is not None
         try:
             return read_digits(source, settings.patch)
@@ -101,37 +116,37 @@ class Digits(Task):
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens: the digits and the reserved ones."""
+        """Number of tokens: the digits and the reserved tokens."""
         return 10 + RESERVED
 
     @property
     def patch_dim(self) -> int:
-        """Pixels of a patch."""
+        """Number of pixels in a patch."""
         return self.patch**2
 
     @property
     def source_features(self) -> int:
-        """Pixels of a patch."""
+        """Size of a source's vectors: the number of pixels in a patch."""
         return self.patch_dim
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """How many rows and how many columns of patches an image has."""
         return SIDE // self.patch, SIDE // self.patch
 
     @property
     def max_length(self) -> int:
-        """Patches of every image."""
+        """Number of patches in every image."""
         return (SIDE // self.patch) ** 2
 
     @property
     def source_time(self) -> int:
-        """Patches of every image."""
+        """Source steps of every batch: the patches of an image."""
         return self.max_length
 
     @property
     def target_time(self) -> int:
-        """One: the digit."""
+        """Target steps of every batch: a single step, for the digit."""
         return 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
@@ -142,7 +157,7 @@ class Digits(Task):
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
     ) -> Batch:
-        """The first `size` images of a split; none, if they are not of `length` patches."""
+        """The first `size` images of a split; none if `length` is not their number of patches."""
         del key  # the split is fixed
         images: Images = getattr(self, split)
         rows = images.digit.shape[0] if length in (None, self.max_length) else 0
@@ -151,7 +166,7 @@ class Digits(Task):
     def images(
         self, source: Float[Array, "batch patches patch_dim"]
     ) -> Float[Array, "batch height width"]:
-        """The images of these patches."""
+        """Whole images, put together from their patches: brightness from 0 to 1."""
         steps = SIDE // self.patch
         patches = source.reshape(-1, steps, steps, self.patch, self.patch)
         return patches.swapaxes(2, 3).reshape(-1, SIDE, SIDE)
@@ -159,7 +174,7 @@ class Digits(Task):
     def picture(
         self, batch: Batch, weights: Float[np.ndarray, "examples heads queries keys"]
     ) -> Pixels:
-        """The images, and over each of them the weights of its patches, a head below the other."""
+        """The images, each above maps of its patches' weights, a map for each head."""
         from attention.lab.analysis.figures import pooling_maps
 
         patches = weights[:, :, 0].reshape(*weights.shape[:2], *self.grid)
@@ -180,7 +195,7 @@ class Digits(Task):
 
 
 def packaged_digits() -> bytes:
-    """The images that scikit-learn ships: a line of 64 pixels and the digit each.
+    """The images that scikit-learn ships, as text: a line of 64 pixels and the digit per image.
 
     Raises:
       ModuleNotFoundError: scikit-learn is not installed.

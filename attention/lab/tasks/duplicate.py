@@ -26,7 +26,7 @@ class Duplicate(RandomSymbols):
 
     @property
     def target_time(self) -> int:
-        """Target steps of every batch: the symbols, again, and `END`."""
+        """Target steps of every batch: the symbols twice, and `END`."""
         return 2 * self.max_length + 1
 
     def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:

@@ -1,4 +1,4 @@
-"""Look-up: tell the value of each key of a dictionary that is new in every example.
+"""Look-up: tell the value of each key in a dictionary, which is another in every example.
 
 The task by which Brody et al. (arXiv 2105.14491) tell static from dynamic attention. Each token
 of the source is a pair of key and value. With the keys a, b, c, the values x, y, z and
@@ -9,8 +9,8 @@ of the source is a pair of key and value. With the keys a, b, c, the values x, y
     target     z   x   PAD
     alignment  1   0   −1
 
-No value comes twice: whoever gives every question the same answer has one right.
-There is no `END`: who asks knows how many answers to read.
+No value comes twice, so a model that gives the same answer to all questions of an example has
+only one of them right. There is no `END`: the questions tell how many answers to read.
 """
 
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ from attention.pytrees import register_dataclass
 class Lookup(RandomSymbols):
     """The target is the values of the keys, in the order of the keys. Lengths count pairs.
 
-    `symbols` counts the keys, and the values too. The vocabulary has the keys, the values, and
-    a token for each pair of the two.
+    `symbols` is the number of keys, and also the number of values. The vocabulary has the keys,
+    the values, and a token for each pair of a key and a value.
 
     Raises:
       ValueError: there are fewer keys than the largest dictionary needs.
@@ -45,7 +45,7 @@ class Lookup(RandomSymbols):
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones among them."""
+        """Number of tokens, reserved tokens among them."""
         return self.first_pair + self.symbols**2
 
     @property
@@ -55,17 +55,17 @@ class Lookup(RandomSymbols):
 
     @property
     def first_pair(self) -> int:
-        """The token of key 0 with value 0; after it, of key 0 with value 1."""
+        """The token of key 0 with value 0; key 0 with value 1 has the next token, and so on."""
         return self.first_value + self.symbols
 
     @property
     def source_time(self) -> int:
-        """Source steps of every batch: pairs."""
+        """Source steps of every batch: the pairs of the largest dictionary."""
         return self.max_length
 
     @property
     def target_time(self) -> int:
-        """Target steps of every batch: one a key."""
+        """Target steps of every batch: a value for each key of the largest dictionary."""
         return self.max_length
 
     def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:

@@ -1,12 +1,12 @@
-"""Data that come in a package of their own, which the extra `tasks` installs."""
+"""Data that another Python package ships, which the extra `tasks` installs."""
 
 
 def missing(name: str, error: ModuleNotFoundError) -> str:
-    """What to say where the package is not installed.
+    """The error message for a task whose data are in a package that is not installed.
 
     Args:
       name: of the task.
-      error: what its import raised.
+      error: what the import of the package raised.
     """
     return (
         f"name={name!r}: its data are in the package {error.name}, which is not installed; the"

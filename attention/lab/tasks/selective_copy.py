@@ -1,6 +1,6 @@
 """Selective copy: reproduce the symbols that are scattered among blanks, in their order.
 
-It takes a choice by content as well as by position (Gu and Dao, arXiv 2312.00752, section
+A model has to choose by content as well as by position (Gu and Dao, arXiv 2312.00752, section
 3.1). With three symbols a, b, c, the blank ·, `max_length` 3 and `span` 5, one example is
 
     source     · b · · a END
@@ -24,10 +24,10 @@ from attention.pytrees import register_dataclass, static
 @register_dataclass
 @dataclass(frozen=True)
 class SelectiveCopy(RandomSymbols):
-    """The target is the source without its blanks. Lengths count symbols, blanks do not.
+    """The target is the source without its blanks. Lengths count symbols, not blanks.
 
     Attributes:
-      span: length of every source, blanks and symbols.
+      span: length of every source, in tokens: symbols and blanks, `END` not included.
 
     Raises:
       ValueError: the longest sequence does not fit the span.
@@ -44,12 +44,12 @@ class SelectiveCopy(RandomSymbols):
 
     @property
     def blank(self) -> int:
-        """The token between the symbols; it comes after them in the vocabulary."""
+        """The token between the symbols; in the vocabulary it comes after the symbols."""
         return RESERVED + self.symbols
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones and the blank among them."""
+        """Number of tokens, the reserved tokens and the blank among them."""
         return self.blank + 1
 
     @property

@@ -21,7 +21,7 @@ from attention.pytrees import register_dataclass
 @register_dataclass
 @dataclass(frozen=True)
 class Sort(RandomSymbols):
-    """The target is the source, sorted. No symbol comes twice: there is one alignment.
+    """The target is the source, sorted. No symbol comes twice, so the alignment is unique.
 
     Raises:
       ValueError: there are fewer symbols than the longest sequence needs.

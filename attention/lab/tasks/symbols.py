@@ -1,4 +1,4 @@
-"""What the synthetic tasks share: random symbols, from which source and target are made."""
+"""What the synthetic tasks share: random symbols, of which source and target are made."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -19,13 +19,14 @@ from attention.pytrees import static
 class RandomSymbols(Task):
     """Uniform random tokens of random length, generated from a key.
 
-    A task says in `_batch` what is to be made of them. Its static fields are its settings.
+    A task says in `_batch` what source and target are to be made of the tokens. The static fields
+    of a task are its settings in a config.
 
     Attributes:
       symbols: number of symbols to draw from.
       max_length: greatest length, in symbols.
-      length_distribution: how lengths are drawn in training; held-out lengths are uniform. Of
-        `log_uniform` lengths up to 40, half are below 6: a model that has to find its way
+      length_distribution: how lengths are drawn in training; held-out lengths are always uniform.
+        Of `log_uniform` lengths up to 40, half are below 6: so a model that has to find its way
         through a source step by step learns the first steps first.
     """
 
@@ -35,7 +36,7 @@ class RandomSymbols(Task):
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens, the reserved ones among them."""
+        """Number of tokens, reserved tokens among them."""
         return self.symbols + RESERVED
 
     @property
@@ -49,16 +50,17 @@ class RandomSymbols(Task):
         return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """`size` examples, their lengths from 1 to `max_length`."""
+        """`size` training examples, of lengths from 1 to `max_length`."""
         length_key, symbol_key = jax.random.split(key)
         return self._of_lengths(symbol_key, self._lengths(length_key, size))
 
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
     ) -> Batch:
-        """`size` examples of this length, or of mixed lengths; the key makes the split.
+        """`size` examples of this length, or of mixed lengths.
 
-        A length beyond `max_length` is drawn as a task of longer sequences would.
+        The splits differ by their keys alone. An example longer than `max_length` is drawn as a
+        task with a greater `max_length` would draw it.
         """
         del split
         if length is None:
@@ -71,19 +73,19 @@ class RandomSymbols(Task):
         if self.length_distribution == "uniform":
             return jax.random.randint(key, (size,), 1, self.max_length + 1)
         drawn = jnp.exp(jax.random.uniform(key, (size,), maxval=jnp.log(self.max_length + 1)))
-        return jnp.clip(drawn.astype(int), 1, self.max_length)  # at most, but for rounding
+        return jnp.clip(drawn.astype(int), 1, self.max_length)  # for rounding may go beyond
 
     def _of_lengths(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
         return self._batch(self._symbols(key, length), length)
 
     def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
-        """The source without its `END`; what is beyond the length does not count."""
+        """Source tokens without `END`; tokens beyond the length do not count."""
         shape = (length.shape[0], self.max_length)
         return jax.random.randint(key, shape, RESERVED, RESERVED + self.symbols)
 
     @abstractmethod
     def _batch(self, symbols: Int[Array, "size time"], length: Int[Array, " size"]) -> Batch:
-        """Source and target of these symbols."""
+        """The batch whose source and target are made of these symbols."""
 
 
 @partial(jax.jit, static_argnums=2)

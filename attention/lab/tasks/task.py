@@ -1,8 +1,9 @@
 """What a task is: where batches come from, and all that the rest of the lab asks of it.
 
-A task is a class, and a pytree: an argument of the training step. What a config can set about it
-are its settings, from which `build` makes it; by default these are the static fields of its
-dataclass. So a task of random symbols is a dozen lines, and nothing else in the lab knows it.
+A task is a class, whose instances are pytrees: arguments of the compiled training program. What a
+config can set about a task are its `settings`, from which `build` makes the task; unless the class
+says otherwise, the settings are the static fields of its dataclass. So a task of random symbols
+takes a dozen lines, and no other code needs to know its name.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ class TaskSettings(Section):
     """What a config says of a task.
 
     Attributes:
-      name: a key of `TASKS`, or the dotted path of a user's own, `my_lab.tasks:MyTask`.
+      name: a key of `TASKS`, or the dotted path of a user's task, `my_lab.tasks:MyTask`.
     """
 
     name: str
@@ -31,17 +32,18 @@ class TaskSettings(Section):
 
         @property
         def max_length(self) -> int:
-            """The greatest length that is trained on: a field or a property of every task's."""
+            """The greatest length that is trained on: a field or a property of all such classes."""
 
 
 class Task(ABC):
     """Where batches come from.
 
     Attributes:
-      any_length: whether sequences longer than all that are trained on can be drawn.
-      encoder: name of the encoder for its sources, a key of `ENCODERS`.
+      any_length: whether sequences can be drawn that are longer than those of training.
+      encoder: name of the encoder that suits the task's sources, a key of `ENCODERS`.
       metrics: names of the metrics that only this task has, and their headings in tables.
-      typed: what of it a person can type, such as `lines`; empty if its sources cannot be typed.
+      typed: what kind of source a person can type, such as `lines`; empty if sources cannot be
+        typed.
       pictured: the number of examples in a picture of what a model attends to.
     """
 
@@ -51,11 +53,11 @@ class Task(ABC):
     typed: ClassVar[str] = ""
     pictured: ClassVar[int] = 3
 
-    # How it is made.
+    # How a task is made.
 
     @classmethod
     def settings(cls) -> type[TaskSettings]:
-        """The fields that a config has for it, with their types, ranges and defaults."""
+        """The class of the task's settings: fields of a config with type, range and default."""
         section: Any = section_with(TaskSettings, static_fields_of(cls))
         if "max_length" not in section.model_fields:
             section.max_length = property(lambda chosen: cls.build(chosen, None).max_length)
@@ -63,26 +65,35 @@ class Task(ABC):
 
     @classmethod
     def source(cls, settings: Any) -> bytes | None:
-        """The data that it reads, which travel with a run; None if it reads none.
+        """The data that the task reads, of which every run keeps a copy; None if it reads none.
+
+        Args:
+          settings: an instance of the class that `settings()` returns.
 
         Raises:
-          ValueError: they cannot be had; the message begins with the field that is to blame,
-            `path='x': …`.
+          ValueError: the data cannot be had; the message begins with the field that is to
+            blame, `path='x': …`.
         """
         del settings
         return None
 
     @classmethod
     def build(cls, settings: Any, source: bytes | None) -> "Task":
-        """The task of these settings and data.
+        """The task that has these settings and data.
+
+        Args:
+          settings: an instance of the class that `settings()` returns.
+          source: the data, as `source()` returned them.
 
         Raises:
-          ValueError: they do not fit each other; the message begins with the field, as above.
+          ValueError: settings and data do not fit each other; the message begins with the field
+            that is to blame, `path='x': …`.
         """
         del source
         return cls(**settings.model_dump(exclude={"name"}))
 
-    # What it yields. No abstract properties, which would be in the way of a dataclass's fields.
+    # What a task yields. Abstract properties would be in the way of a dataclass's fields, so these
+    # are declared for the type checker alone.
 
     if TYPE_CHECKING:
 
@@ -92,7 +103,7 @@ class Task(ABC):
 
         @property
         def vocabulary(self) -> int:
-            """The number of tokens, the reserved ones among them."""
+            """The number of tokens, reserved tokens among them."""
 
         @property
         def source_time(self) -> int:
@@ -104,12 +115,12 @@ class Task(ABC):
 
     @property
     def source_features(self) -> int:
-        """What its encoder embeds: the number of tokens, or the size of a source's vectors."""
+        """The number of tokens that sources are made of, or the size of a source's vectors."""
         return self.vocabulary
 
     @abstractmethod
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
-        """A training batch of `size` examples."""
+        """A training batch of `size` examples, drawn at random with this key."""
 
     @abstractmethod
     def held_out(
@@ -118,28 +129,29 @@ class Task(ABC):
         """At most `size` examples of a split, `validation` or `test`.
 
         Args:
-          split: which.
-          key: decides what is drawn, where the split is not a fixed one.
-          size: the most examples.
-          length: of each of them; None for mixed lengths.
+          split: `validation` or `test`.
+          key: source of randomness, for tasks whose splits are not fixed sets of examples.
+          size: the greatest number of examples.
+          length: the length of every example, in the unit of the task; None for mixed lengths.
         """
 
-    # What it can show.
+    # What a task can show.
 
     def summary(self) -> str | None:
-        """What to tell of its data before training starts."""
+        """A line about the task's data, shown before training starts; None for no line."""
         return None
 
     def encode(self, typed: str) -> Batch:
-        """What a person typed, as a batch of one whose target may be unknown.
+        """What a person typed, as a batch of one example, whose target may be unknown.
 
         Raises:
-          ValueError: it does not fit.
+          ValueError: what was typed is no source of this task, or is too long.
+          NotImplementedError: sources of this task cannot be typed.
         """
         raise NotImplementedError(f"the sources of {type(self).__name__} cannot be typed")
 
     def decode(self, tokens: Int[np.ndarray, " time"]) -> str:
-        """A source or a target as people write it, up to its `END`."""
+        """A source or a target as people would write it, up to its `END`."""
         ends = np.flatnonzero(tokens == END)
         tokens = tokens[: ends[0]] if ends.size else tokens
         return " ".join(self.symbol(int(token)) for token in tokens)
@@ -151,11 +163,11 @@ class Task(ABC):
     def picture(
         self, batch: Batch, weights: Float[np.ndarray, "examples heads queries keys"]
     ) -> Pixels:
-        """What a model attends to in some examples.
+        """A picture of what a model attends to in some examples.
 
         Args:
           batch: the examples.
-          weights: the weights of each head.
+          weights: the attention weights of each head.
         """
         from attention.lab.analysis.figures import attention_maps
 
@@ -168,18 +180,22 @@ class Task(ABC):
     def count(
         cls, tokens: Int[Array, "batch time"], batch: Batch, counts_row: Bool[Array, " batch"]
     ) -> Counts:
-        """What its own metrics count, summed over the examples that `counts_row` is `True` for.
+        """Counts for the metrics that only this task has, summed over examples.
 
         Args:
           tokens: what the model made of each source, up to `END`.
           batch: the examples.
-          counts_row: which of them count.
+          counts_row: which examples count.
         """
         del tokens, batch, counts_row
         return {}
 
     @classmethod
     def ratios(cls, counts: Mapping[str, Any]) -> dict[str, float | None]:
-        """Its own metrics, made of the sums; null where there is nothing to count."""
+        """The metrics that only this task has; None where there is nothing to count.
+
+        Args:
+          counts: sums of what `count` returned, and the number of `sequences`.
+        """
         del counts
         return {}

@@ -25,7 +25,7 @@ from attention.pytrees import register_dataclass, static
 # The Declaration of Independence and the Constitution of the United States (public domain).
 SHIPPED_TEXT = Path(__file__).with_name("founding_documents.txt")
 
-HELD_OUT_FRACTION = 0.1  # of the lines, for validation and for test each
+HELD_OUT_FRACTION = 0.1  # of the lines, for validation; as many again for the test
 
 
 @register_dataclass
@@ -37,7 +37,7 @@ class Lines:
     length: Int[Array, " lines"]
 
     def batch(self, rows: Int[Array, " rows"]) -> Batch:
-        """The given lines as sequences to reconstruct."""
+        """The lines in these rows, as sequences to reconstruct."""
         return _batch(self.bytes[rows], self.length[rows])
 
 
@@ -45,7 +45,7 @@ class TextSettings(TaskSettings):
     """What a config says of the text.
 
     Attributes:
-      path: of a UTF-8 file; empty for the text that is shipped with the package.
+      path: path of a UTF-8 file; empty for the text that is shipped with the package.
       max_length: greatest length of a line, in bytes; longer lines are left out.
       crop_fraction: share of the training examples that are pieces of a line.
     """
@@ -58,7 +58,7 @@ class TextSettings(TaskSettings):
 @register_dataclass
 @dataclass(frozen=True)
 class Text(Task):
-    """The distinct lines of a text, split into training, validation and test lines.
+    """Reconstruct the distinct lines of a text, split into training, validation and test lines.
 
     Attributes:
       train: lines to learn from.
@@ -84,6 +84,11 @@ class Text(Task):
 
     @classmethod
     def source(cls, settings: TextSettings) -> bytes:
+        """The file at the path in the settings, or the shipped text.
+
+        Raises:
+          ValueError: the file cannot be read.
+        """
         try:
             return Path(settings.path or SHIPPED_TEXT).read_bytes()
         except OSError as error:
@@ -91,6 +96,11 @@ class Text(Task):
 
     @classmethod
     def build(cls, settings: TextSettings, source: bytes | None) -> "Text":
+        """The task of the text in `source`.
+
+        Raises:
+          ValueError: the text is not UTF-8, or has too few lines to split.
+        """
         assert source is not None
         try:
             return read_text(source, settings.max_length, settings.crop_fraction)
@@ -99,7 +109,7 @@ class Text(Task):
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens: the bytes and the reserved ones."""
+        """Number of tokens: the bytes and the reserved tokens."""
         return 256 + RESERVED
 
     @property
@@ -115,8 +125,9 @@ class Text(Task):
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training lines, drawn with replacement, some of them cropped.
 
-        A crop is a uniformly drawn piece of its line. Lines of a text are of few lengths
-        and begin alike; crops show each byte, and the end, at every position.
+        A crop is a piece of its line, of a random length and from a random place. The lines of a
+        text have few lengths and begin alike; in crops, every byte and the `END` come at every
+        position.
         """
         row_key, crop_key, length_key, start_key = jax.random.split(key, 4)
         rows = jax.random.randint(row_key, (size,), 0, self.train.length.shape[0])
@@ -133,7 +144,10 @@ class Text(Task):
     def held_out(
         self, split: str, key: Key[Array, ""], size: int, length: int | None = None
     ) -> Batch:
-        """The first `size` lines of a split, of exactly `length` bytes if given; maybe none."""
+        """The first `size` lines of a split, of exactly `length` bytes if given.
+
+        There may be fewer lines, or none.
+        """
         del key  # the split is fixed
         lines: Lines = getattr(self, split)
         rows = np.arange(lines.length.shape[0])
@@ -165,7 +179,8 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
     """The task of a text.
 
     Empty lines and repetitions are dropped *before* the split, so that no held-out line
-    is trained on. Which split a line falls into depends on nothing but the lines.
+    is trained on. Lines are split by the order of their hashes, so the same set of lines is always
+    split in the same way.
 
     Args:
       data: a UTF-8 text.
@@ -173,7 +188,7 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
       crop_fraction: share of the training examples that are pieces of a line.
 
     Raises:
-      ValueError: not UTF-8, or too few lines to split.
+      ValueError: the data are not UTF-8, or have too few lines to split.
     """
     try:
         data.decode("utf-8")
@@ -199,7 +214,11 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
 
 
 def encode(line: str, max_length: int) -> Batch:
-    """One line as a batch of one.
+    """A line as a batch of one example.
+
+    Args:
+      line: the line, as typed.
+      max_length: greatest length of the line, in bytes of UTF-8.
 
     Raises:
       ValueError: the line is empty or too long.
@@ -211,14 +230,14 @@ def encode(line: str, max_length: int) -> Batch:
 
 
 def decode(tokens: np.ndarray) -> str:
-    """The text of an output, up to its `END`; what is no UTF-8 becomes �."""
+    """The text of an output, up to its `END`; bytes that are no UTF-8 become �."""
     ends = np.flatnonzero(tokens == END)
     tokens = tokens[: ends[0]] if ends.size else tokens
     return bytes(int(t) - RESERVED for t in tokens if t >= RESERVED).decode("utf-8", "replace")
 
 
 def symbol(token: int) -> str:
-    """A byte as a person would name it: the character if it is one, else two hex digits."""
+    """A byte as people would name it: as a character if it is a printable one, else in hex."""
     if token < RESERVED:
         return {END: "END", PAD: "PAD"}[token]
     byte = token - RESERVED

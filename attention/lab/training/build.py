@@ -47,9 +47,9 @@ class Experiment:
       settings: all settings.
       task: where batches come from.
       model_def: the model without its parameters; `model` joins the two.
-      optimizer: with its schedule, and the numbers of the settings. That of a replica with
-        numbers of its own (`make_optimizer`) has a state of the same form.
-      devices: those there are, of which `mesh` has as many as can be used.
+      optimizer: the optimizer with its schedule and the numbers of the settings. A replica whose
+        numbers differ has another optimizer (`make_optimizer`), with a state of the same form.
+      devices: the devices that may be used; `mesh` has as many of them as can share the work.
     """
 
     settings: Settings
@@ -69,16 +69,16 @@ class Experiment:
         return nnx.merge(self.model_def, parameters)
 
     def initial_parameters(self, key: Key[Array, ""]) -> Parameters:
-        """Fresh parameters."""
+        """Fresh parameters, drawn at random from this key."""
         model = _make_model(self.settings, self.task, key)
         return nnx.to_pure_dict(nnx.split(model)[1])
 
 
 def read_source(settings: Settings) -> bytes | None:
-    """The data that the task reads, if it reads any.
+    """The data that the task reads; None if it reads none.
 
     Raises:
-      UsageError: they cannot be had: a file cannot be read, or a package is missing.
+      UsageError: the data cannot be had: a file cannot be read, or a package is missing.
     """
     try:
         return task_of(settings).source(settings.task)
@@ -93,11 +93,11 @@ def build(
 
     Args:
       settings: all settings.
-      source: what `read_source` returned.
-      devices: to run on; None for all.
+      source: the data of the task, as `read_source` returned them.
+      devices: the devices to run on; None for all that this machine has.
 
     Raises:
-      UsageError: the settings do not fit each other, or the devices.
+      UsageError: the settings do not fit each other, or do not fit the devices.
     """
     task = _make_task(settings, source)
     check_score(settings)
@@ -131,7 +131,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     model = settings.model
     rngs = nnx.Rngs(key)
     encoder_class, decoder_class = encoder_of(settings), decoder_of(settings)
-    make_decoder: Any = decoder_class  # each has arguments of its own
+    make_decoder: Any = decoder_class  # every decoder class has other arguments
     chosen = model.model_dump() | {
         "normalizer": find_choice("config.model.normalizer", NORMALIZERS, model.normalizer),
         "bias": find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias),
@@ -156,7 +156,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
 
 
 def _try_model(settings: Settings, task: Task) -> Reconstructor:
-    """A model that was asked for an output: where nothing fits, this is where it shows."""
+    """A model that was asked for an output: settings that do not fit the model fail here."""
     model = _make_model(settings, task, jax.random.key(0))
     model.logits(task.sample(jax.random.key(0), settings.train.batch_size))
     return model

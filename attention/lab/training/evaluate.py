@@ -1,4 +1,4 @@
-"""Evaluation on held-out sequences: what the model produces on its own, and where it looks."""
+"""Evaluation on held-out sequences: what the model produces unaided, and where it looks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,11 @@ class Evaluator:
     """Runs a model on held-out sequences.
 
     Args:
-      experiment: whose model and task.
+      experiment: the experiment whose model is evaluated, on sequences of its task.
+
+    Attributes:
+      reconstruct: a compiled function of parameters (of one replica) and a batch, which returns
+        the model's output, a `Reconstruction`.
     """
 
     def __init__(self, experiment: Experiment):
@@ -46,14 +50,20 @@ class Evaluator:
         return model.reconstruct(batch.source, batch.source_length, time, batch.question)
 
     def report(self, state: TrainState, split: str, lengths: Sequence[int] = ()) -> Report:
-        """The metrics of a split, `validation` or `test`.
+        """The metrics of a split.
+
+        Args:
+          state: the state of all replicas.
+          split: `validation` or `test`.
+          lengths: lengths to evaluate beside the mixture, in the unit of the task.
 
         Returns:
-          Under `replicas` for each replica its seed, its step, whether it failed, the metrics
-          of mixed lengths under `all`, and of sequences of exactly each of `lengths` under
-          `by_length`. Beside it `all` and `by_length` again, as the mean over the replicas
-          that did not fail; where there are several replicas, their standard deviation under
-          `sd`.
+          A dictionary. Under `replicas` it lists, for every replica, the `seed`, the `step`,
+          whether the replica `failed`, the metrics on sequences of mixed lengths (`all`), and
+          for every one of `lengths` the metrics on sequences of exactly that length
+          (`by_length`). Beside `replicas` stand another `all` and `by_length`: the means over
+          the replicas that did not fail. Where there are several replicas, `sd` holds their
+          standard deviations.
         """
         mixed = self._metrics(state, split, None)
         of_length = {str(n): self._metrics(state, split, n) for n in lengths}
@@ -76,11 +86,11 @@ class Evaluator:
         """Where the first replica that did not fail looks in its first validation examples.
 
         Args:
-          state: of all replicas.
-          examples: how many of them; None for as many as suit the task.
+          state: the state of all replicas.
+          examples: how many examples to show; None for as many as suit the task.
 
         Returns:
-          The picture; None for a model that has one context for all steps.
+          The picture; None for a model that has one context for all target steps.
         """
         first = int(np.argmin(replicas_with(state, Status.FAILED)))
         task = self._experiment.task
@@ -91,7 +101,7 @@ class Evaluator:
         return None if weights is None else task.picture(batch, np.asarray(weights))
 
     def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
-        """The metrics of each replica; a failed one has no sequences."""
+        """The metrics of each replica; a failed replica is evaluated on no sequences."""
         examples, rows = self._examples(split, length)
         evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
         counts = hosts.fetch(self._counts(state.parameters, examples, evaluated))
@@ -105,7 +115,8 @@ class Evaluator:
         """Held-out examples of each replica, padded to one shape for all lengths.
 
         Returns:
-          The examples, with a leading axis of replicas, and how many of each count.
+          The examples, with a leading axis of replicas, and how many examples of each replica
+          count: the rows after them are padding.
         """
         most, size = self._settings.sequences, self._settings.batch_size
 
@@ -126,7 +137,7 @@ class Evaluator:
     def _count_all(
         self, parameters: Parameters, examples: Examples, rows: Int[Array, ""]
     ) -> metrics.Counts:
-        """Batch by batch, in one program for any number of rows."""
+        """Counts of one replica, batch by batch: one program serves any number of rows."""
         size = self._settings.batch_size
 
         def count(batch_number: Array) -> metrics.Counts:

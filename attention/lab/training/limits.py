@@ -1,4 +1,4 @@
-"""What does not fit together in an experiment: refused before anything starts, never ignored."""
+"""Checks that settings fit together: what does not is refused before anything starts."""
 
 from collections.abc import Callable
 
@@ -15,10 +15,10 @@ from attention.lab.tasks.task import Task
 
 
 def check_score(settings: Settings) -> None:
-    """Refuses a score that there is not, and options that it does not take.
+    """Refuses a score that does not exist, and options that the score does not take.
 
     Raises:
-      UsageError: naming the choices.
+      UsageError: the score or an option is refused; the message names the choices.
     """
     name, options = settings.score.name, settings.score.options
     try:
@@ -35,10 +35,10 @@ def check_score(settings: Settings) -> None:
 
 
 def check_optimizer(settings: Settings) -> None:
-    """Refuses weight decay where no weights decay.
+    """Refuses a weight decay that the optimizer would ignore.
 
     Raises:
-      UsageError: naming the optimizer.
+      UsageError: the weight decay is refused; the message names the optimizer.
     """
     name = settings.optimizer.name
     for member in members(settings):
@@ -50,10 +50,11 @@ def check_optimizer(settings: Settings) -> None:
 
 
 def check_model(settings: Settings) -> None:
-    """Refuses what neither encoder nor decoder takes, or the decoder cannot do without.
+    """Refuses settings that neither encoder nor decoder takes, or that the decoder cannot meet.
 
     Raises:
-      UsageError: naming the field, its value, and the decoders that can do with it.
+      UsageError: a setting is refused; the message names the field, its value, and the decoders
+        that accept the value.
     """
     model = settings.model
     parts = encoder_of(settings), decoder_of(settings)
@@ -79,12 +80,12 @@ def check_questions(settings: Settings, task: Task) -> None:
     """Refuses a task that asks questions where the decoder answers none.
 
     Raises:
-      UsageError: naming the decoders that do.
+      UsageError: the task is refused; the message names the decoders that answer questions.
     """
     question = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1).question)
     if question is None or decoder_of(settings).answers_questions:
         return
-    able = ", ".join(repr(name) for name, each in DECODERS.items() if each.answers_questions)
+    able = ", ".join(repr(name) for name, decoder in DECODERS.items() if decoder.answers_questions)
     raise UsageError(
         f"config.model.decoder={settings.model.decoder!r}: the task {settings.task.name!r} asks"
         f" questions, which only the decoder {able} answers"

@@ -42,8 +42,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
     """Trains an experiment to its end, or on from where it stopped.
 
     Args:
-      settings: the experiment.
-      workdir: where to keep the run; None for `runs/<config>-<score>`.
+      settings: all settings of the experiment.
+      workdir: the directory of the run; None for `runs/<config>-<score>`.
       console: where to show progress and results.
 
     Returns:
@@ -84,10 +84,10 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
 def _train_to_end(
     experiment: Experiment, run: Run, console: Console, interruption: Interruption
 ) -> dict[str, Any] | None:
-    """Trains until the run is finished, or saves what there is if interrupted.
+    """Trains until the run is finished; if a signal interrupts it, saves the state.
 
     Returns:
-      The result of the finished run, None if it was interrupted.
+      The result of the finished run, None if the run was interrupted.
     """
     settings = experiment.settings.train
     state = _restored_or_initial(experiment, run, console)
@@ -124,7 +124,7 @@ def _is_over(state: TrainState, settings: TrainSettings) -> bool:
 
 
 def next_stop(step: int, settings: TrainSettings) -> int:
-    """Where the updates after `step` must pause: to log, evaluate, save or end."""
+    """The step at which the updates after `step` must pause: to log, evaluate, save or end."""
     rhythms = (
         settings.log_every_steps,
         settings.eval_every_steps,
@@ -149,7 +149,7 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
 
 
 class _Session:
-    """What happens between updates."""
+    """What happens between updates: logging, evaluation and saving, for all replicas."""
 
     def __init__(
         self,
@@ -166,18 +166,22 @@ class _Session:
         self._started = time.perf_counter()
 
     def record(self, state: TrainState, metrics: Metrics) -> None:
-        """Logs updates, and tells which replicas failed in them.
+        """Logs the newest updates, and tells which replicas failed in them.
+
+        Args:
+          state: the state of all replicas.
+          metrics: the metrics of the updates, each with an axis of replicas.
 
         Raises:
-          TrainingError: no replica is left.
+          TrainingError: every replica has failed.
         """
-        # All at once: to fetch a number of each replica takes longer than an update of theirs.
+        # All in one transfer: to fetch the numbers one by one takes longer than an update.
         steps, metrics = hosts.fetch((state.step, metrics))
         step = completed(state)
         values = {
             number: {name: float(value[number]) for name, value in metrics.items()}
             for number in range(len(steps))
-            if steps[number] == step  # others stopped before
+            if steps[number] == step  # the other replicas stopped before
         }
         failed = replicas_with(state, Status.FAILED)
         failures = {
@@ -195,44 +199,55 @@ class _Session:
         first = next(iter(failures.values()))
         several = self._settings.num_replicas > 1
         which = f" with {named(self._settings, list(failures))}" if several else ""
-        told = (
+        failure = (
             f"at step {step}{which} the loss is {first['loss']} and the gradient norm"
             f" {first['gradient_norm']}"
         )
         if not nothing_left:
-            self._display.note(f"{told}: failed")
+            self._display.note(f"{failure}: failed")
             return
         self._checkpoints.wait()
         saved = saved_steps(self._run.checkpoints)
         kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
-        raise TrainingError(f"{told}; {kept}")
+        raise TrainingError(f"{failure}; {kept}")
 
     def validate(self, state: TrainState) -> TrainState:
-        """Evaluates on the validation stream, and stops the replicas that met the target."""
+        """Evaluates on the validation stream, and stops the replicas that met the target.
+
+        Returns:
+          The state, in which the replicas that met the target accuracy are no longer trained.
+        """
         step, report = completed(state), self._evaluator.report(state, "validation")
         self._log.scalars(step, "validation", _by_number(report))
         pixels = self._evaluator.picture(state)
         if pixels is not None:
             self._log.image(step, "attention", pixels)
-        told = describe(report["all"], self._headings)
-        self._display.note(f"step {step}: validation  {told}")
+        summary = describe(report["all"], self._headings)
+        self._display.note(f"step {step}: validation  {summary}")
         return self._without_those_at_target(state, report)
 
     def _without_those_at_target(self, state: TrainState, report: Report) -> TrainState:
         target = self._settings.train.stop_at_exact_match
         if not target:
             return state
-        reached = [(one["all"]["exact_match"] or 0) >= target for one in report["replicas"]]
+        reached = [(replica["all"]["exact_match"] or 0) >= target for replica in report["replicas"]]
         stops = replicas_with(state, Status.TRAINING) & np.array(reached)
         status = np.where(stops, np.int32(Status.REACHED), hosts.fetch(state.status))
         return replace(state, status=jax.device_put(status, state.status.sharding))
 
     def save(self, state: TrainState) -> None:
+        """Begins to write a checkpoint of the state."""
         self._log.flush()  # no log may lag behind a checkpoint
         self._checkpoints.save(completed(state), vars(state))
 
     def finish(self, state: TrainState) -> dict[str, Any]:
-        """Evaluates on the test stream; `result.json`, written last, says the run is finished."""
+        """Evaluates on the test stream, and writes the results.
+
+        The file `result.json`, written last, says that the run is finished.
+
+        Returns:
+          What `result.json` holds.
+        """
         step = completed(state)
         report = self._evaluator.report(state, "test", self._settings.eval.lengths)
         self._log.scalars(step, "test", _by_number(report))
@@ -254,9 +269,9 @@ class _Session:
 
 
 def _by_number(report: Report) -> dict[int, dict]:
-    """The metrics of mixed lengths of the replicas that did not fail."""
+    """The metrics on mixed lengths of each replica that did not fail, by the replica's number."""
     replicas = enumerate(report["replicas"])
-    return {number: one["all"] for number, one in replicas if not one["failed"]}
+    return {number: replica["all"] for number, replica in replicas if not replica["failed"]}
 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:

@@ -6,7 +6,12 @@ from attention.lab.settings import OptimizerSettings
 
 
 def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
-    """The learning rate at each step: a linear warm-up, then constant or a cosine to zero."""
+    """The learning rate at each step: a linear warm-up, then constant or a cosine to zero.
+
+    Args:
+      settings: the peak of the learning rate, its schedule and the share of warm-up.
+      steps: updates in the whole run.
+    """
     warmup = min(round(settings.warmup_fraction * steps), steps - 1)
     rate = settings.learning_rate
     if settings.schedule == "cosine":
@@ -18,7 +23,12 @@ def schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
-    """The optimizer of an experiment of so many steps; jax may trace the numbers."""
+    """The optimizer, which clips the gradient to a global norm first.
+
+    Args:
+      settings: the optimizer's name, schedule and numbers; jax may trace the numbers.
+      steps: updates in the whole run.
+    """
     rate = schedule(settings, steps)
     if settings.name == "adamw":
         rule = optax.adamw(rate, weight_decay=settings.weight_decay)

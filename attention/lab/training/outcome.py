@@ -1,4 +1,4 @@
-"""How training ended."""
+"""How training ended: the run is finished, or a signal interrupted it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ class Finished:
     """The run is finished.
 
     Attributes:
-      result: what its `result.json` holds.
+      result: what the run's `result.json` holds.
     """
 
     result: dict[str, Any]
@@ -22,23 +22,23 @@ class Finished:
 
     @property
     def exit_status(self) -> int:
-        """1 if some replicas failed, else 0."""
+        """The exit status of the program: 1 if some replicas failed, else 0."""
         return 1 if self.failed else 0
 
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A signal ended it; the state is saved, and the same request goes on from there.
+    """A signal interrupted training. The state is saved; the same request goes on from there.
 
     Attributes:
-      signal: its number.
+      signal: the number of the signal.
     """
 
     signal: int
 
     @property
     def exit_status(self) -> int:
-        """As a shell tells of a process that died of the signal."""
+        """The exit status that a shell reports for a process that died of the signal."""
         return 128 + self.signal
 
 

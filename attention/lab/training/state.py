@@ -20,11 +20,11 @@ from attention.pytrees import register_dataclass
 
 
 class Status(IntEnum):
-    """Whether a replica is trained on. The numbers are in every checkpoint."""
+    """Whether a replica is still being trained. These numbers are written in every checkpoint."""
 
     TRAINING = 0
-    REACHED = 1  # its target accuracy
-    FAILED = 2  # its loss or gradient was not finite
+    REACHED = 1  # the replica met its target accuracy
+    FAILED = 2  # the replica's loss or gradient was not finite
 
 
 @register_dataclass
@@ -34,15 +34,15 @@ class TrainState:
 
     Attributes:
       step: updates completed.
-      parameters: of the model.
-      optimizer: the optimizer's own state.
+      parameters: the parameters of the model.
+      optimizer: the state of the optimizer.
       status: a number of `Status`.
     """
 
-    step: PyTree  # integers: on the device, on the host or, as shapes, abstract
+    step: PyTree  # integers: on the device, on the host, or abstract (shapes alone)
     parameters: Parameters
     optimizer: PyTree
-    status: PyTree  # integers, as those of `step`
+    status: PyTree  # integers, in the same place as `step`
 
 
 def initial_state(experiment: Experiment) -> TrainState:
@@ -65,11 +65,11 @@ def restored_state(directory: Path, experiment: Experiment, step: int | None = N
 
     Args:
       directory: where the checkpoints are.
-      experiment: which the state is of.
+      experiment: the experiment that the checkpoint was saved from.
       step: which checkpoint; None for the newest that is intact.
 
     Raises:
-      UsageError: there is no such step, or none that is intact.
+      UsageError: there is no checkpoint of this step, or no checkpoint is intact.
     """
     return TrainState(**restore(directory, vars(abstract_state(experiment)), step))
 
@@ -92,16 +92,16 @@ def _shapes(experiment: Experiment) -> TrainState:
 
 
 def state_places(experiment: Experiment) -> TrainState:
-    """On which devices each array of the state of all replicas lies."""
+    """On which devices each array of the state of all replicas lies, in the form of the state."""
     split = experiment.settings.train.shard_parameters
     return places(_shapes(experiment), experiment.mesh, split=split)
 
 
 def completed(state: TrainState) -> int:
-    """Updates completed by the replicas that went furthest, those in training among them."""
+    """Updates completed by the furthest replica; all replicas still in training are as far."""
     return int(np.max(hosts.fetch(state.step)))
 
 
 def replicas_with(state: TrainState, status: Status) -> np.ndarray:
-    """For each replica, whether its status is this."""
+    """For each replica, whether it has this status: a Boolean array over replicas."""
     return hosts.fetch(state.status) == status

@@ -1,4 +1,4 @@
-"""Streams: disjoint sources of randomness of one seed."""
+"""Streams: one seed gives several sources of randomness that are independent of each other."""
 
 from enum import IntEnum
 
@@ -7,7 +7,7 @@ from jaxtyping import Array, Integer, Key
 
 
 class Stream(IntEnum):
-    """What randomness is for. The numbers are part of every result: do not change them."""
+    """What randomness is used for. The numbers are part of every result: do not change them."""
 
     PARAMETERS = 0
     TRAIN = 1
@@ -17,5 +17,5 @@ class Stream(IntEnum):
 
 
 def stream_key(seed: int | Integer[Array, ""], stream: Stream) -> Key[Array, ""]:
-    """The key of a stream; fold in a step or a length for one of its draws."""
+    """The key of a stream. For a single draw, fold in what tells it apart: a step or a length."""
     return jax.random.fold_in(jax.random.key(seed), int(stream))

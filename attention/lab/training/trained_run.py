@@ -1,4 +1,4 @@
-"""A trained run, back from its checkpoint: evaluated, or asked about a line or a word."""
+"""A trained run, restored from its checkpoint: to evaluate it, or to give it a line or a word."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,11 +31,11 @@ def evaluate(
     """Evaluates a checkpoint on the test stream, shows the table and writes `eval.json`.
 
     Args:
-      workdir: the run.
-      step: which checkpoint; None for the newest.
-      lengths: which lengths to report beside the mixture; None for those of the config.
+      workdir: the directory of the run.
+      step: which checkpoint, in updates completed; None for the newest.
+      lengths: lengths to report beside the mixture; None for the lengths in the config.
       console: where to show the table.
-      replica: which replica, from 0; None for all.
+      replica: the number of the replica to evaluate, from 0; None for all.
 
     Raises:
       UsageError: there is no such run, checkpoint, length or replica.
@@ -53,16 +53,27 @@ def evaluate(
 def reconstruct(
     workdir: Path, step: int | None, line: str, console: Console, replica: int | None = None
 ) -> None:
-    """What the model, the first if there are several, makes of a line or a word, and how.
+    """Shows what the model makes of a line or a word, and where it looks for each output token.
+
+    Args:
+      workdir: the directory of the run.
+      step: which checkpoint, in updates completed; None for the newest.
+      line: the line or the word, as typed.
+      console: where to show the output.
+      replica: the number of the replica to ask, from 0; None for the first.
 
     Raises:
-      UsageError: there is no such run, checkpoint or replica, the sources of its task cannot
-        be typed, or the line does not fit.
+      UsageError: there is no such run, checkpoint or replica, the sources of the run's task
+        cannot be typed, or the line does not fit the task.
     """
     _, experiment, state = _restore(workdir, step, (), replica or 0)
     task = experiment.task
     if not task.typed:
-        able = [f"{name!r} reads {each.typed}" for name, each in TASKS.items() if each.typed]
+        able = [
+            f"{name!r} reads {task_class.typed}"
+            for name, task_class in TASKS.items()
+            if task_class.typed
+        ]
         raise UsageError(
             f"--text={line!r}: the task of {workdir} is {experiment.settings.task.name!r}; only"
             f" sources of these tasks can be typed: {', '.join(able)}"
@@ -85,7 +96,7 @@ def reconstruct(
 def _restore(
     workdir: Path, step: int | None, lengths: Sequence[int], replica: int | None
 ) -> tuple[Run, Experiment, TrainState]:
-    """A run, its experiment and its state; or those of one of its replicas alone."""
+    """A run, its experiment and its state; experiment and state of one replica if it is given."""
     run, settings, source = open_for_evaluation(workdir)
     for length in lengths:
         check_length(settings, length, "--lengths")

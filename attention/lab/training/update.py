@@ -29,13 +29,14 @@ def make_train(
     The task is an argument, not a constant of the program, because a text may be large.
     The number of updates and what sets replicas apart are arguments too, so every rhythm of
     logging and evaluation, every seed and every learning rate runs the same program. The state
-    passed in is donated.
+    passed in is donated: it cannot be used afterwards.
 
     Returns:
-      `train(state, task, until)`, which returns the new state and, for each replica, over its
-      updates, the mean loss and gradient norm, the last learning rate, and the accuracies on
-      the training batch that would come next (teacher-forced). A replica that has stopped or
-      failed stays as it is, its metrics are NaN.
+      `train(state, task, until)`, which updates the state until `until` steps are completed. It
+      returns the new state and `METRICS` of every replica: the mean loss (in nats) and the mean
+      gradient norm over these updates, the last learning rate, and the accuracies on the
+      training batch that would come next (teacher-forced). A replica that has met its target
+      or failed stays as it is, and its metrics are NaN.
     """
     replicas = all_replicas(experiment.settings)
     train = over_replicas(_train_one(experiment), experiment.mesh, of_replica=2, unless=_stopped)
@@ -43,8 +44,8 @@ def make_train(
     def train_all(
         replicas: Replica, state: TrainState, task: Task, until: Array
     ) -> tuple[TrainState, Metrics]:
-        # One number of updates for all replicas: under vmap, loops of different lengths would
-        # have to select between old and new for every array in every turn.
+        # All replicas make the same number of updates: under vmap, loops of different lengths
+        # would have to select between the old and the new of every array in every turn.
         updates = until - jnp.max(state.step)
         return train(replicas, state, task, updates)
 
@@ -53,7 +54,7 @@ def make_train(
 
 
 def _train_one(experiment: Experiment) -> Callable:
-    """A function that makes a number of updates to one replica."""
+    """A function that makes a number of updates to the state of one replica."""
     settings = experiment.settings
     steps = settings.train.steps
 
@@ -104,7 +105,7 @@ def _train_one(experiment: Experiment) -> Callable:
 def _stopped(
     replica: Replica, state: TrainState, task: Task, updates: Array
 ) -> tuple[Array, tuple[TrainState, Metrics]]:
-    """Whether a replica is no longer in training, and what it then has to show."""
+    """Whether a replica is no longer in training; the state and metrics it then returns."""
     del replica, task, updates
     metrics = {name: jnp.float32(jnp.nan) for name in METRICS}
     return state.status != Status.TRAINING, (state, metrics)
@@ -117,7 +118,7 @@ def cross_entropy(logits: Float[Array, "batch time vocabulary"], batch: Batch) -
 
 
 def accuracies(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Metrics:
-    """Share of target tokens, and of whole sequences, whose likeliest token is right."""
+    """Shares of the target tokens, and of the whole sequences, that the likeliest tokens match."""
     right = jnp.argmax(logits, axis=-1) == batch.target
     return {
         "token_accuracy": jnp.mean(right, where=batch.target_mask),
