@@ -7,16 +7,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from attention.lab.choices import find_decoder, find_encoder, find_task
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
-from attention.lab.settings import (
-    NO_ATTENTION,
-    Settings,
-    find_decoder,
-    find_encoder,
-    find_task,
-    read_settings,
-)
+from attention.lab.settings import NO_ATTENTION, Settings, read_settings
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.scores import find_score, score_options
 

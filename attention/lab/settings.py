@@ -13,21 +13,25 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, create_model
 
-from attention.biases import BIASES
+from attention.lab.choices import (
+    NO_BIAS,
+    OF_THE_TASK,
+    find_bias,
+    find_decoder,
+    find_encoder,
+    find_normalizer,
+    find_task,
+)
 from attention.lab.errors import UsageError
 from attention.lab.fields import Option, Section, options_of, section_with
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
-from attention.lab.tasks.catalogue import DEFAULT, TASKS
+from attention.lab.tasks.catalogue import DEFAULT
 from attention.lab.tasks.task import Task, TaskSettings
-from attention.names import find_named
-from attention.normalizers import NORMALIZERS
 
 NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
-NO_BIAS = "none"  # in the place of a bias's name
-OF_THE_TASK = "auto"  # in the place of an encoder's name: the encoder that suits the task's sources
 
 
 class ScoreSettings(Section):
@@ -132,8 +136,8 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise UsageError("; ".join(map(_one_line, error.errors()))) from None
     model = settings.model
-    find_choice("config.model.normalizer", NORMALIZERS, model.normalizer)
-    find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias)
+    find_normalizer(model.normalizer)
+    find_bias(model.bias)
     if model.dim % model.heads:
         raise UsageError(
             f"config.model.heads={model.heads}: must divide config.model.dim={model.dim},"
@@ -189,64 +193,7 @@ def _has_any_length(settings: Settings) -> bool:
     return task_of(settings).any_length and all(part.any_length(options) for part in parts)
 
 
-# What a config chooses by name.
-
-
-def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
-    """What a config chooses by name: something of the package, or a user's class or function.
-
-    Args:
-      field: dotted path of the field, for the error message.
-      choices: what the package offers, by name.
-      name: a key of the choices, or a path `module:Name`.
-
-    Raises:
-      UsageError: the name is neither a choice nor the path of a class or function; the message
-        names the choices or what is wrong with the path.
-    """
-    if name not in choices and ":" not in name:
-        listed = ", ".join(map(repr, choices))
-        raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
-    try:
-        choice = find_named(field.split(".")[1], choices, name)
-    except ValueError as error:
-        raise UsageError(f"{field}={name!r}: {error}") from None
-    if name not in choices and not callable(choice):
-        kind = type(choice).__name__
-        raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
-    return choice
-
-
-def find_task(name: str) -> type[Task]:
-    """The class of a task, either from `TASKS` or a user's.
-
-    Raises:
-      UsageError: there is no task of this name.
-    """
-    return _class("config.task.name", TASKS, name, Task)
-
-
-def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
-    """The class of an encoder, either from `ENCODERS` or a user's.
-
-    Args:
-      name: of the encoder; `auto` for the encoder that suits the task's sources.
-      task: the class of the task.
-
-    Raises:
-      UsageError: there is no encoder of this name.
-    """
-    name = task.encoder if name == OF_THE_TASK else name
-    return _class("config.model.encoder", ENCODERS, name, Encoder)
-
-
-def find_decoder(name: str) -> type[Decoder]:
-    """The class of a decoder, either from `DECODERS` or a user's.
-
-    Raises:
-      UsageError: there is no decoder of this name.
-    """
-    return _class("config.model.decoder", DECODERS, name, Decoder)
+# The classes that settings name.
 
 
 def task_of(settings: Settings) -> type[Task]:
@@ -262,13 +209,6 @@ def encoder_of(settings: Settings) -> type[Encoder]:
 def decoder_of(settings: Settings) -> type[Decoder]:
     """The class of the experiment's decoder."""
     return find_decoder(settings.model.decoder)
-
-
-def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
-    choice = find_choice(field, choices, name)
-    if not (isinstance(choice, type) and issubclass(choice, kind)):
-        raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
-    return choice
 
 
 def _class_of(config: Mapping[str, Any]) -> type[Settings]:

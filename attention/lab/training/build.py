@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
-from attention.biases import BIASES
+from attention.lab.choices import find_bias, find_normalizer
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.reconstructor import Reconstructor
@@ -18,11 +18,9 @@ from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import can_split, make_mesh
 from attention.lab.settings import (
     NO_ATTENTION,
-    NO_BIAS,
     Settings,
     decoder_of,
     encoder_of,
-    find_choice,
     task_of,
 )
 from attention.lab.tasks.task import Task
@@ -33,7 +31,6 @@ from attention.lab.training.limits import (
     check_score,
 )
 from attention.lab.training.optimizer import make_optimizer
-from attention.normalizers import NORMALIZERS
 from attention.scores import find_score
 
 Parameters = PyTree
@@ -133,8 +130,8 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     encoder_class, decoder_class = encoder_of(settings), decoder_of(settings)
     make_decoder: Any = decoder_class  # every decoder class has other arguments
     chosen = model.model_dump() | {
-        "normalizer": find_choice("config.model.normalizer", NORMALIZERS, model.normalizer),
-        "bias": find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, model.bias),
+        "normalizer": find_normalizer(model.normalizer),
+        "bias": find_bias(model.bias),
     }
     encoder = encoder_class(
         task.source_features,

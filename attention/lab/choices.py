@@ -1,0 +1,104 @@
+"""What a config chooses by name: something of the package, or a user's own class or function.
+
+The one place where a name of a config becomes code. A task, an encoder, a decoder, a normalizer
+and a bias are found here; scores are found by the library, which takes the same names.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attention.biases import BIASES
+from attention.lab.errors import UsageError
+from attention.lab.models.decoder import Decoder
+from attention.lab.models.decoders import DECODERS
+from attention.lab.models.encoder import Encoder
+from attention.lab.models.encoders import ENCODERS
+from attention.lab.tasks.catalogue import TASKS
+from attention.lab.tasks.task import Task
+from attention.names import find_named
+from attention.normalizers import NORMALIZERS
+
+NO_BIAS = "none"  # in the place of a bias's name
+OF_THE_TASK = "auto"  # in the place of an encoder's name: the encoder that the task's sources need
+
+
+def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
+    """What a config chooses by name: something of the package, or a user's class or function.
+
+    Args:
+      field: dotted path of the field, for the error message.
+      choices: what the package offers, by name.
+      name: a key of the choices, or a path `module:Name`.
+
+    Raises:
+      UsageError: the name is neither a choice nor the path of a class or function; the message
+        names the choices or what is wrong with the path.
+    """
+    if name not in choices and ":" not in name:
+        listed = ", ".join(map(repr, choices))
+        raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
+    try:
+        choice = find_named(field.split(".")[1], choices, name)
+    except ValueError as error:
+        raise UsageError(f"{field}={name!r}: {error}") from None
+    if name not in choices and not callable(choice):
+        kind = type(choice).__name__
+        raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
+    return choice
+
+
+def find_task(name: str) -> type[Task]:
+    """The class of a task, either from `TASKS` or a user's.
+
+    Raises:
+      UsageError: there is no task of this name.
+    """
+    return _class("config.task.name", TASKS, name, Task)
+
+
+def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
+    """The class of an encoder, either from `ENCODERS` or a user's.
+
+    Args:
+      name: of the encoder; `auto` for the encoder that suits the task's sources.
+      task: the class of the task.
+
+    Raises:
+      UsageError: there is no encoder of this name.
+    """
+    name = task.encoder if name == OF_THE_TASK else name
+    return _class("config.model.encoder", ENCODERS, name, Encoder)
+
+
+def find_decoder(name: str) -> type[Decoder]:
+    """The class of a decoder, either from `DECODERS` or a user's.
+
+    Raises:
+      UsageError: there is no decoder of this name.
+    """
+    return _class("config.model.decoder", DECODERS, name, Decoder)
+
+
+def find_normalizer(name: str) -> Any:
+    """A normalizer, either from `NORMALIZERS` or a user's function.
+
+    Raises:
+      UsageError: there is no normalizer of this name.
+    """
+    return find_choice("config.model.normalizer", NORMALIZERS, name)
+
+
+def find_bias(name: str) -> Any:
+    """The class of a bias, either from `BIASES` or a user's; None for `none`.
+
+    Raises:
+      UsageError: there is no bias of this name.
+    """
+    return find_choice("config.model.bias", {NO_BIAS: None, **BIASES}, name)
+
+
+def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
+    choice = find_choice(field, choices, name)
+    if not (isinstance(choice, type) and issubclass(choice, kind)):
+        raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
+    return choice
