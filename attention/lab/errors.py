@@ -6,4 +6,4 @@ class UsageError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on, since no replica has a finite loss."""
+    """Training cannot go on: every replica has failed, or the process that trains has."""

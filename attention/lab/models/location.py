@@ -117,7 +117,7 @@ class LocationDecoder(Decoder):
     Args:
       score: a score class or function, see `Attention`.
       vocabulary: number of tokens.
-      time: number of target positions; no parameter depends on it, so that more can be asked for.
+      time: number of target positions; no parameter depends on it, so targets may be longer.
       dim: size of queries and of memory vectors.
       heads: number of heads.
       embedding_std: standard deviation of the initial queries.

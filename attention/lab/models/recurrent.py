@@ -30,7 +30,7 @@ class RecurrentDecoder(Decoder):
     Args:
       score: a score class or function, see `Attention`; None for no attention.
       vocabulary: number of tokens.
-      time: number of target positions; no parameter depends on it, so that more can be asked for.
+      time: number of target positions; no parameter depends on it, so targets may be longer.
       dim: size of queries and of memory vectors.
       heads: number of heads.
       normalizer: from scores to weights: a name or a function, see `Attention`.

@@ -76,7 +76,7 @@ class Recall(RandomSymbols):
 
     @property
     def target_time(self) -> int:
-        """Target steps of every batch: an answer to each of the most questions."""
+        """Target steps of every batch: the answers to `max_length` questions."""
         return self.max_length
 
     def _symbols(self, key: Key[Array, ""], length: Int[Array, " size"]) -> Int[Array, "size time"]:
