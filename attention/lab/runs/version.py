@@ -1,16 +1,12 @@
 """Which code made a run: its version, and a hash of its sources."""
 
-import ast
 import functools
 import hashlib
-import io
 import subprocess
-import tokenize
 from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2]
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Folders of code that only starts runs and reads results: no number of a run depends on it.
 NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks")
 
@@ -39,8 +35,7 @@ def code_hash(package: Path = PACKAGE) -> str:
     """A hash of all sources that the numbers of a run may depend on, committed or not.
 
     Twelve hexadecimal digits of the SHA-256 of the package's Python files and their paths,
-    without the folders in `NOT_IN_A_RUN`, and without comments and docstrings: a change of words
-    changes no number.
+    without the folders in `NOT_IN_A_RUN`.
 
     Args:
       package: the folder of the package.
@@ -49,23 +44,8 @@ def code_hash(package: Path = PACKAGE) -> str:
     for file in sorted(package.rglob("*.py")):
         name = file.relative_to(package).as_posix()
         if not name.startswith(tuple(f"{room}/" for room in NOT_IN_A_RUN)):
-            digest.update(f"{name}\0{without_words(file.read_text())}\0".encode())
+            digest.update(f"{name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
-
-
-def without_words(source: str) -> str:
-    """The lines of a Python source without comments, docstrings and blank lines."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            docstring = node.body[0]
-            first, last = docstring.lineno - 1, docstring.end_lineno or docstring.lineno
-            lines[first:last] = [""] * (last - first)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _git(*arguments: str) -> str:
