@@ -11,6 +11,7 @@ weights zero and gradient zero. Half precision is widened to float32 inside, and
 have the dtype of the scores.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -163,7 +164,7 @@ NORMALIZERS: dict[str, Normalizer] = {
     "sparsemax": sparsemax,
     "entmax15": entmax15,
 }
-SPARSE = ("sparsemax", "entmax15")  # whose weights can be zero, and then pass on no gradient
+SPARSE = (sparsemax, entmax15)  # whose weights can be zero, and then pass on no gradient
 
 
 @dataclass(frozen=True)
@@ -178,14 +179,14 @@ class Guarded:
         arrives as a row that allows all its keys, so that no sum over allowed keys is empty.
     """
 
-    function: Callable[[Array, Array], Array]
+    function: Normalizer
 
     def __call__(self, scores: Scores, where: Where = None) -> Weights:
         allowed = jnp.broadcast_to(True if where is None else where, scores.shape)
         shown = allowed | ~jnp.any(allowed, axis=-1, keepdims=True)
 
         def weigh(scores: Array) -> Array:
-            weights = self.function(scores, shown)
+            weights = self.function(scores, where=shown)
             if weights.shape != scores.shape:
                 raise ValueError(
                     f"a normalizer must return one weight for each score, shape {scores.shape};"
@@ -221,8 +222,12 @@ def find_normalizer(
         )
     try:
         hash(normalizer)
-    except TypeError as error:
-        raise ValueError(f"normalizer={normalizer!r} must be hashable: {error}") from error
+        inspect.signature(normalizer).bind(None, where=None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"normalizer={normalizer!r} must be hashable, and be called as"
+            f" (scores, where=…) -> weights: {error}"
+        ) from error
     guards_itself = isinstance(normalizer, (Softmax, Sigmoid, Guarded))
     if guards_itself or normalizer in (sparsemax, entmax15):
         return normalizer

@@ -4,6 +4,7 @@ The one place where a name of a config becomes code. A task, an encoder, a decod
 and a bias are found here; scores are found by the library, which takes the same names.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +15,12 @@ from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
 from attention.lab.tasks.catalogue import TASKS
-from attention.lab.tasks.task import Task
+from attention.lab.tasks.task import Task, TaskSettings
 from attention.names import find_named
 from attention.normalizers import NORMALIZERS
+from attention.scores import find_score, score_options
 
+NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
 NO_BIAS = "none"  # in the place of a bias's name
 OF_THE_TASK = "auto"  # in the place of an encoder's name: the encoder that the task's sources need
 
@@ -38,7 +41,7 @@ def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
         listed = ", ".join(map(repr, choices))
         raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
     try:
-        choice = find_named(field.split(".")[1], choices, name)
+        choice = find_named(field.removesuffix(".name").rpartition(".")[2], choices, name)
     except ValueError as error:
         raise UsageError(f"{field}={name!r}: {error}") from None
     if name not in choices and not callable(choice):
@@ -56,6 +59,24 @@ def find_task(name: str) -> type[Task]:
     return _class("config.task.name", TASKS, name, Task)
 
 
+def task_section(name: str) -> type[TaskSettings]:
+    """The fields that a config has for a task.
+
+    Raises:
+      UsageError: there is no task of this name, or its class does not tell its settings.
+    """
+    task = find_task(name)
+    try:
+        return _section_of(task)
+    except TypeError as error:
+        raise UsageError(f"config.task.name={name!r}: {error}") from None
+
+
+@functools.cache
+def _section_of(task: type[Task]) -> type[TaskSettings]:
+    return task.settings()
+
+
 def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
     """The class of an encoder, either from `ENCODERS` or a user's.
 
@@ -66,8 +87,8 @@ def find_encoder(name: str, task: type[Task]) -> type[Encoder]:
     Raises:
       UsageError: there is no encoder of this name.
     """
-    name = task.encoder if name == OF_THE_TASK else name
-    return _class("config.model.encoder", ENCODERS, name, Encoder)
+    choices = {OF_THE_TASK: ENCODERS[task.encoder], **ENCODERS}
+    return _class("config.model.encoder", choices, name, Encoder)
 
 
 def find_decoder(name: str) -> type[Decoder]:
@@ -99,6 +120,16 @@ def find_bias(name: str) -> Any:
 
 def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
     choice = find_choice(field, choices, name)
-    if not (isinstance(choice, type) and issubclass(choice, kind)):
+    is_derived = isinstance(choice, type) and issubclass(choice, kind)
+    if not is_derived or getattr(choice, "__abstractmethods__", None):
         raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
     return choice
+
+
+def default_options(score: str) -> dict[str, Any]:
+    """The options of a score, with their defaults; where there is no attention, there are none.
+
+    Raises:
+      ValueError: there is no such score.
+    """
+    return {} if score == NO_ATTENTION else score_options(find_score(score))

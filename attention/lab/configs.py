@@ -3,16 +3,21 @@
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-from attention.lab.choices import find_decoder, find_encoder, find_task
+from attention.lab.choices import (
+    default_options,
+    find_decoder,
+    find_encoder,
+    find_task,
+    task_section,
+)
 from attention.lab.errors import UsageError
-from attention.lab.fields import options_of
-from attention.lab.settings import NO_ATTENTION, Settings, read_settings
+from attention.lab.fields import Section, options_of
+from attention.lab.settings import Settings, model_section_of, read_settings
 from attention.lab.tasks.catalogue import DEFAULT
-from attention.scores import find_score, score_options
 
 # The fields whose values decide which other fields a config has.
 CHOICES = ("task.name", "model.encoder", "model.decoder")
@@ -42,15 +47,6 @@ def default_config(
     return ConfigDict(settings.model_dump())
 
 
-def default_options(score: str) -> dict[str, Any]:
-    """The options of a score, with their defaults; no options for `none`, which is no attention.
-
-    Raises:
-      ValueError: there is no such score.
-    """
-    return {} if score == NO_ATTENTION else score_options(find_score(score))
-
-
 def load(file: str, *score: str) -> ConfigDict:
     """The config that a file makes.
 
@@ -67,7 +63,12 @@ def load(file: str, *score: str) -> ConfigDict:
     if not Path(file).is_file():
         raise UsageError(f"--config={file}: there is no such file; name one as configs/copy.py")
     try:
-        config = runpy.run_path(file)["get_config"](*score)
+        get_config = runpy.run_path(file).get("get_config")
+        if get_config is None:
+            raise UsageError(f"--config={file}: has no function get_config")
+        config = get_config(*score)
+    except UsageError:
+        raise
     except SyntaxError as error:
         raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
     except Exception as error:  # the file is a user's program: anything may go wrong in it
@@ -109,15 +110,45 @@ def read_config(config: ConfigDict) -> Settings:
 
 
 def _choose(config: ConfigDict, field: str, name: str) -> None:
+    """Names another task, encoder or decoder, and has the fields that it brings along."""
     if field == "task.name":
-        defaults = find_task(name).settings()(name=name).model_dump()
+        task = task_section(name)
+        defaults = {field: info.default for field, info in task.model_fields.items()}
         kept = {field: config.task[field] for field in config.task if field in defaults}
-        config.task = ConfigDict({**defaults, **kept, "name": name})
+        config.task = ConfigDict({**_fillable(task, defaults), **kept, "name": name})
         return
+    before = model_section_of(config.to_dict()).model_fields
+    config.model[field.removeprefix("model.")] = name
+    section, options = model_section_of(config.to_dict()), _options_of(config, field)
+    for option, default in _fillable(section, options).items():
+        # A field that nobody has changed takes the default of the class that is now chosen.
+        if option not in config.model or config.model[option] == before[option].default:
+            with config.model.ignore_type():
+                config.model[option] = default
+
+
+def _options_of(config: ConfigDict, field: str) -> dict[str, Any]:
+    """The defaults of the fields of the encoder or decoder that a config has chosen.
+
+    Without those that a config gives by name, where the class wants an object.
+    """
     if field == "model.encoder":
-        part: Any = find_encoder(name, find_task(config.task.name))
+        part: Any = find_encoder(config.model.encoder, find_task(config.task.name))
     else:
-        part = find_decoder(name)
-    for option, (_, default) in options_of(part).items():
-        if option not in config.model:
-            config.model[option] = default
+        part = find_decoder(config.model.decoder)
+    options = {option: default for option, (_, default) in options_of(part).items()}
+    return {option: options[option] for option in options if option not in ("normalizer", "bias")}
+
+
+def _fillable(section: type[Section], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults as a config can have them: in the place of None, one that a flag can fill."""
+    return {
+        field: _placeholder(section.model_fields[field].annotation) if default is None else default
+        for field, default in defaults.items()
+    }
+
+
+def _placeholder(annotation: Any) -> Any:
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    is_plain = len(kinds) == 1 and kinds[0] in (bool, int, float, str, tuple)
+    return config_dict.placeholder(kinds[0]) if is_plain else None

@@ -8,7 +8,7 @@ dataclass. The annotations are the types of the fields; `Annotated[int, Field(ge
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -36,7 +36,7 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
     called = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     hints = get_type_hints(called, include_extras=True)
     return {
-        parameter.name: Option(hints.get(parameter.name, Any), parameter.default)
+        parameter.name: _option(hints.get(parameter.name, Any), parameter.default)
         for parameter in inspect.signature(called).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
     }
@@ -46,8 +46,10 @@ def static_fields_of(dataclass: type) -> dict[str, Option]:
     """The static fields of a dataclass (see `attention.pytrees.static`), which all need a default.
 
     Raises:
-      TypeError: a static field has no default.
+      TypeError: the class is no dataclass, or a static field has no default.
     """
+    if not dataclasses.is_dataclass(dataclass):
+        raise TypeError(f"{dataclass.__name__} is no dataclass, and tells no settings of its own")
     hints = get_type_hints(dataclass, include_extras=True)
     static = [f for f in dataclasses.fields(dataclass) if f.metadata.get("static", False)]
     for field in static:
@@ -56,7 +58,13 @@ def static_fields_of(dataclass: type) -> dict[str, Option]:
                 f"{dataclass.__name__}.{field.name} is a setting, so it needs a default:"
                 " static(default=…)"
             )
-    return {field.name: Option(hints[field.name], field.default) for field in static}
+    return {field.name: _option(hints[field.name], field.default) for field in static}
+
+
+def _option(annotation: Any, default: Any) -> Option:
+    """An option whose default is a float where its type is: `gain: float = 2` says 2.0."""
+    plain = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return Option(annotation, float(default) if plain is float and default is not None else default)
 
 
 def section_with(base: type[Section], options: Mapping[str, Option]) -> type[Section]:

@@ -21,6 +21,7 @@ from attention.lab.choices import (
     find_encoder,
     find_normalizer,
     find_task,
+    task_section,
 )
 from attention.lab.errors import UsageError
 from attention.lab.fields import Option, Section, options_of, section_with
@@ -30,8 +31,6 @@ from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.lab.tasks.task import Task, TaskSettings
-
-NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
 
 
 class ScoreSettings(Section):
@@ -178,7 +177,10 @@ def check_length(settings: Settings, length: int, where: str) -> None:
     Raises:
       UsageError: the length is refused.
     """
-    longest = settings.task.max_length
+    try:
+        longest = settings.task.max_length
+    except ValueError as error:  # of a task that has to be built to tell
+        raise UsageError(f"config.task.{error}") from None
     if length < 1 or (length > longest and not _has_any_length(settings)):
         raise UsageError(
             f"{where}={length}: the model has positions for lengths 1 to {longest}"
@@ -211,11 +213,18 @@ def decoder_of(settings: Settings) -> type[Decoder]:
     return find_decoder(settings.model.decoder)
 
 
+def model_section_of(config: Mapping[str, Any]) -> type[ModelSettings]:
+    """The settings of the model, with the fields of the encoder and decoder that are chosen."""
+    return _class_of(config).model_fields["model"].annotation  # type: ignore[return-value]
+
+
 def _class_of(config: Mapping[str, Any]) -> type[Settings]:
     """The class of settings with the fields of the task, encoder and decoder that are chosen."""
-    task = find_task(_name(config, "task", "name", DEFAULT))
+    task_name = _name(config, "task", "name", DEFAULT)
+    task = find_task(task_name)
     encoder = find_encoder(_name(config, "model", "encoder", OF_THE_TASK), task)
-    return _class_with(task, encoder, find_decoder(_name(config, "model", "decoder", "parallel")))
+    decoder = find_decoder(_name(config, "model", "decoder", "parallel"))
+    return _class_with(task_section(task_name), encoder, decoder)
 
 
 def _name(config: Mapping[str, Any], section: str, field: str, default: str) -> str:
@@ -229,7 +238,9 @@ def _name(config: Mapping[str, Any], section: str, field: str, default: str) -> 
 
 
 @functools.cache
-def _class_with(task: type[Task], encoder: type[Encoder], decoder: type[Decoder]) -> type[Settings]:
+def _class_with(
+    task: type[TaskSettings], encoder: type[Encoder], decoder: type[Decoder]
+) -> type[Settings]:
     # Encoders and decoders that are not chosen add their fields too, so that a config keeps its
     # fields when a flag chooses another decoder. A value that the chosen classes would have to
     # ignore is refused by `training.limits`.
@@ -238,9 +249,7 @@ def _class_with(task: type[Task], encoder: type[Encoder], decoder: type[Decoder]
         options |= options_of(part)
     model: Any = section_with(ModelSettings, options)
 
-    return create_model(
-        "Settings", __base__=Settings, task=(task.settings(), ...), model=(model, model())
-    )
+    return create_model("Settings", __base__=Settings, task=(task, ...), model=(model, model()))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:

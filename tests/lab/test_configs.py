@@ -17,7 +17,7 @@ from attention.lab.training.state import abstract_state, completed
 from attention.lab.training.update import make_train
 from attention.scores import SCORES
 
-CONFIGS = {path.stem: path for path in Path(__file__).parents[1].glob("configs/*.py")}
+CONFIGS = {path.stem: path for path in Path(__file__).parents[2].glob("configs/*.py")}
 
 
 # The tasks whose data are in a package, and what reads them from there.

@@ -110,6 +110,61 @@ MINE = """
         def __call__(self, source, mask, dropout_key=None):
             return super().__call__(source, mask, dropout_key) + self.shift
 
+    class NoDefault(Ones):
+        places: int = static()
+
+    NoDefault = register_dataclass(dataclass(frozen=True, kw_only=True)(NoDefault))
+
+    @dataclass(frozen=True)
+    class NoPytree(Task):
+        max_length: int = static(default=5)
+        vocabulary = source_time = target_time = 7
+
+        def sample(self, key, size):
+            return reconstruction(jnp.full((size, 5), RESERVED), jnp.full(size, 5))
+
+        def held_out(self, split, key, size, length=None):
+            return self.sample(key, size)
+
+    class NoDataclass(NoPytree.__mro__[1]):
+        def sample(self, key, size):
+            return None
+
+        def held_out(self, split, key, size, length=None):
+            return None
+
+    @register_dataclass
+    @dataclass(frozen=True)
+    class Square(Task):
+        '''Its length follows from another setting.'''
+
+        side: int = static(default=2)
+        vocabulary = source_time = target_time = 7
+        max_length = property(lambda self: self.side**2)
+
+        def __post_init__(self):
+            if self.side > 3:
+                raise ValueError(f"side={self.side}: at most 3")
+
+        def sample(self, key, size):
+            return reconstruction(jnp.full((size, 5), RESERVED), jnp.full(size, 5))
+
+        def held_out(self, split, key, size, length=None):
+            return self.sample(key, size)
+
+    class Loud(MeanDecoder):
+        def __init__(
+            self, score, vocabulary, time, dim, *,
+            heads: int = 2, queries: int = 5, gain: float = 2, extra: int | None = None,
+            rngs, **options,
+        ):
+            super().__init__(score, vocabulary, time, dim, rngs=rngs, heads=heads, **options)
+            self.settings = heads, queries, gain, extra
+
+    class Hidden(MeanDecoder):
+        def __init__(self, score, vocabulary, time, dim, *, hidden: int = 3, rngs, **options):
+            super().__init__(score, vocabulary, time, dim, rngs=rngs, **options)
+
     def squares(scores, where=None):
         '''s² / Σ s²'''
         allowed = scores**2 if where is None else jnp.where(where, scores**2, 0.0)
@@ -201,6 +256,61 @@ def test_a_normalizer_of_ones_own_trains(mine):
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, atol=1e-5)
     with pytest.raises(UsageError, match=r"^config\.model\.normalizer='maximum': .*'softmax'"):
         small({"model.normalizer": "maximum"})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("NoDefault", "NoDefault.places is a setting, so it needs a default"),
+        ("NoDataclass", "NoDataclass is no dataclass"),
+        ("NoPytree", "is no pytree; its class needs the decorator"),
+    ],
+)
+def test_a_task_that_lacks_something_is_told_what(mine, name, told):
+    with pytest.raises(UsageError, match=rf"^config\.task\.name='{mine}:{name}': {told}"):
+        build(
+            settings_of(
+                COPY_CONFIG, [f"--config.task.name={mine}:{name}", "--config.eval.lengths=(3,)"]
+            ),
+            None,
+        )
+
+
+def test_a_greatest_length_may_follow_from_other_settings(mine):
+    flags = [f"--config.task.name={mine}:Square", "--config.eval.lengths=(4,)"]
+    assert settings_of(COPY_CONFIG, flags).task.max_length == 4
+    with pytest.raises(UsageError, match=r"^config\.task\.side=4: at most 3$"):
+        settings_of(COPY_CONFIG, [*flags, "--config.task.side=4"])
+
+
+def test_the_defaults_of_a_decoder_of_ones_own_hold_where_the_config_says_nothing(mine):
+    flags = [f"--config.model.decoder={mine}:Loud"]
+
+    def read(*more):
+        model = settings_of(COPY_CONFIG, [*flags, *more]).model
+        return model.heads, model.queries, model.gain, model.extra
+
+    assert read() == (2, 5, 2.0, None)
+    more = ["--config.model.heads=4", "--config.model.gain=2.5", "--config.model.extra=3"]
+    assert read(*more) == (4, 5, 2.5, 3)
+    assert read("--config.model.queries=7") == (2, 7, 2.0, None)
+    kept = settings_of(COPY_CONFIG, ["--config.model.heads=4", *flags]).model
+    assert kept.heads == 4
+
+
+def test_a_setting_that_an_option_of_the_score_is_called_like_is_refused(mine):
+    with pytest.raises(UsageError, match=r"^config\.score\.options\.hidden=5: the decoder"):
+        build(small({"model.decoder": f"{mine}:Hidden", "model.heads": 1}), None)
+
+
+def test_what_an_encoder_of_ones_own_does_not_take_is_refused_with_those_that_do(mine):
+    chosen = {"model.encoder": f"{mine}:ShiftEncoder", "model.mixer": "convolution"}
+    with pytest.raises(
+        UsageError, match=r"^config\.model\.mixer='convolution': needs .*encoder=tok"
+    ):
+        build(small(chosen), None)
+    with pytest.raises(UsageError, match=r"^config\.model\.encoder='patches': .*'copy' need 'tok"):
+        build(small({"model.encoder": "patches"}), None)
 
 
 @pytest.mark.parametrize(

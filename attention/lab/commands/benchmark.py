@@ -173,3 +173,7 @@ def _training(rest: list[str]) -> int:
 
 def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+if __name__ == "__main__":
+    main()

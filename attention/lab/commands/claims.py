@@ -93,3 +93,7 @@ def _check_packages() -> None:
     for package, extra in PACKAGES.items():
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"{package} is not installed; it is in the extra {extra!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -52,9 +52,10 @@ def parse(flag_values: flags.FlagValues, arguments: Sequence[str], about: str) -
         flag_values[name].unparse()  # or what an earlier call set, in this process, would stay
     flag_values.set_gnu_getopt(True)  # flags are flags wherever they stand
     try:
-        return flag_values(arguments, known_only=True)[1:]
+        rest = flag_values(arguments, known_only=True)[1:]
     except flags.Error as error:
         raise UsageError(str(error).strip()) from None
+    return [argument for argument in rest if argument != "--"]  # it only stands between flags
 
 
 def refuse(rest: Sequence[str]) -> None:

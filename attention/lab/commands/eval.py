@@ -57,3 +57,7 @@ def _lengths() -> list[int] | None:
         return [int(length) for length in LENGTHS.value.split(",")]
     except ValueError:
         raise UsageError(f"--lengths={LENGTHS.value}: give whole numbers, 8,16,32") from None
+
+
+if __name__ == "__main__":
+    main()

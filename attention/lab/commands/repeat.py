@@ -123,3 +123,7 @@ def cells(reports: Sequence[Report], length: str) -> list[str]:
 def _spread(values: list[Any], digits: int) -> str:
     """A dash if a single value is unknown: a mean of the others would not be what the row says."""
     return "—" if None in values else mean_sd(map(float, values)).written(digits)
+
+
+if __name__ == "__main__":
+    main()

@@ -190,3 +190,7 @@ def _train_and_report(
             return 128 + interruption.signal
     report(folder, trials, console)
     return 1 if left(folder, trials) else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """What a decoder is, and all that the rest of the lab asks of it.
 
-A decoder is made by `Decoder(score, vocabulary, time, dim, *, rngs, **options)`. Keyword arguments
+A decoder is made by `Decoder(score, vocabulary, time, dim, *, rngs, **options)`. A setting that
+every model has, such as `heads`, has the name and meaning that it has there. Keyword arguments
 that have a default become fields of a config, beside the options of the score. What a decoder can
 do is said by class attributes. So a new decoder is a single class, and no other code needs to know
 its name.

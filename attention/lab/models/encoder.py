@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 from pydantic import Field
 
+from attention.lab.fields import options_of
 from attention.lab.models.mixers import Mixer, make_mixer
 from attention.lab.models.positions import Positions, sinusoids
 from attention.lab.tasks.batch import Source
@@ -43,7 +44,7 @@ class Encoder(nnx.Module):
         Args:
           options: the settings of the model.
         """
-        return options["positions"] != "learned"
+        return "positions" not in options_of(cls) or options["positions"] != "learned"
 
     def __init__(
         self,
@@ -86,6 +87,10 @@ class Encoder(nnx.Module):
         if self.mixer is not None:
             memory = self.mixer(memory, mask)
         return self.dropout(memory, deterministic=dropout_key is None, rngs=dropout_key)
+
+    def embed_tokens(self, tokens: Int[Array, "batch time"]) -> Float[Array, "batch time dim"]:
+        """The embedding of tokens without positions, which a decoder is asked questions with."""
+        return self.embedding[...][tokens]
 
     def _embed(self, source: Int[Array, "batch time"]) -> Float[Array, "batch time dim"]:
         return self.embedding[...][source]

@@ -77,7 +77,7 @@ class Reconstructor(nnx.Module):
 
     def _asked(self, question: Array | None) -> tuple[Array, ...]:
         """The embedded questions, if any: a further argument of decoders that answer questions."""
-        return () if question is None else (self.encoder.embedding[...][question],)
+        return () if question is None else (self.encoder.embed_tokens(question),)
 
     def _memory(self, source: Array, length: Array, dropout_key: Array | None) -> Array:
         return self.encoder(source, before(length, source.shape[1]), dropout_key)

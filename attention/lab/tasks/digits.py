@@ -175,7 +175,7 @@ class Digits(Task):
         self, batch: Batch, weights: Float[np.ndarray, "examples heads queries keys"]
     ) -> Pixels:
         """The images, each above maps of its patches' weights, a map for each head."""
-        from attention.lab.analysis.figures import pooling_maps
+        from attention.lab.analysis.figures import pooling_maps  # takes Pillow, which takes time
 
         patches = weights[:, :, 0].reshape(*weights.shape[:2], *self.grid)
         return pooling_maps(np.asarray(self.images(batch.source)), patches)

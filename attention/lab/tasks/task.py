@@ -58,7 +58,10 @@ class Task(ABC):
     @classmethod
     def settings(cls) -> type[TaskSettings]:
         """The class of the task's settings: fields of a config with type, range and default."""
-        section: Any = section_with(TaskSettings, static_fields_of(cls))
+        fields = static_fields_of(cls)
+        if "name" in fields:
+            raise TypeError(f"{cls.__name__}.name: a config names the task by it; rename the field")
+        section: Any = section_with(TaskSettings, fields)
         if "max_length" not in section.model_fields:
             section.max_length = property(lambda chosen: cls.build(chosen, None).max_length)
         return section
@@ -169,7 +172,7 @@ class Task(ABC):
           batch: the examples.
           weights: the attention weights of each head.
         """
-        from attention.lab.analysis.figures import attention_maps
+        from attention.lab.analysis.figures import attention_maps  # takes Pillow, which takes time
 
         return attention_maps(
             weights,

@@ -10,14 +10,13 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
-from attention.lab.choices import find_bias, find_normalizer
+from attention.lab.choices import NO_ATTENTION, find_bias, find_normalizer
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.reconstructor import Reconstructor
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import can_split, make_mesh
 from attention.lab.settings import (
-    NO_ATTENTION,
     Settings,
     decoder_of,
     encoder_of,
@@ -25,6 +24,7 @@ from attention.lab.settings import (
 )
 from attention.lab.tasks.task import Task
 from attention.lab.training.limits import (
+    check_encoder,
     check_model,
     check_optimizer,
     check_questions,
@@ -99,16 +99,13 @@ def build(
     task = _make_task(settings, source)
     check_score(settings)
     check_optimizer(settings)
+    check_encoder(settings)
     check_model(settings)
     check_questions(settings, task)
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"config.score={settings.score.name!r} with options {settings.score.options} and"
-            f" config.model.dim={settings.model.dim}, heads={settings.model.heads},"
-            f" mixer={getattr(settings.model, 'mixer', None)!r}: {error}"
-        ) from error
+        raise UsageError(_blame(settings, error)) from error
     rule = make_optimizer(settings.optimizer, settings.train.steps)
     experiment = Experiment(
         settings, task, nnx.split(model)[0], rule, jax.devices() if devices is None else devices
@@ -119,9 +116,26 @@ def build(
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:
     try:
-        return task_of(settings).build(settings.task, source)
+        task = task_of(settings).build(settings.task, source)
     except ValueError as error:
         raise UsageError(f"config.task.{error}") from None
+    if jax.tree_util.all_leaves([task]):
+        raise UsageError(
+            f"config.task.name={settings.task.name!r}: is no pytree; its class needs the decorator"
+            " attention.pytrees.register_dataclass"
+        )
+    return task
+
+
+def _blame(settings: Settings, error: Exception) -> str:
+    """All that a model is made of, and what went wrong in making it."""
+    model = settings.model.model_dump()
+    sizes = {field: model.pop(field) for field in ("dim", "heads")}
+    fields = ", ".join(f"{field}={value!r}" for field, value in {**sizes, **model}.items())
+    return (
+        f"config.score={settings.score.name!r} with options {settings.score.options} and"
+        f" config.model.{fields}: {error}"
+    )
 
 
 def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstructor:

@@ -1,16 +1,18 @@
 """Checks that settings fit together: what does not is refused before anything starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
-from attention.lab.configs import default_options
+from attention.lab.choices import NO_ATTENTION, default_options
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
+from attention.lab.models.encoders import ENCODERS
 from attention.lab.parallel.replicas import members
-from attention.lab.settings import NO_ATTENTION, Settings, decoder_of, encoder_of
+from attention.lab.settings import Settings, decoder_of, encoder_of, task_of
 from attention.lab.tasks.task import Task
 
 
@@ -25,7 +27,14 @@ def check_score(settings: Settings) -> None:
         choices = default_options(name)
     except ValueError as error:
         raise UsageError(f"config.score.name={name!r}: {error}") from None
+    taken = options_of(decoder_of(settings))
     for option in options:
+        if option in taken:
+            raise UsageError(
+                f"config.score.options.{option}={options[option]!r}: the decoder"
+                f" {settings.model.decoder!r} has a setting of this name too; one of them must be"
+                " called otherwise"
+            )
         if option not in choices:
             raise UsageError(
                 f"config.score.options.{option}={options[option]!r}: the score {name!r} takes"
@@ -57,13 +66,12 @@ def check_model(settings: Settings) -> None:
         that accept the value.
     """
     model = settings.model
-    parts = encoder_of(settings), decoder_of(settings)
-    taken = {option for part in parts for option in options_of(part)}
+    taken = {*options_of(encoder_of(settings)), *options_of(decoder_of(settings))}
     for field, info in type(model).model_fields.items():
         value = getattr(model, field)
-        if field not in ("encoder", "decoder", "dim") and value != info.default:
-            takes = field in taken
-            _require(settings, f"model.{field}={value!r}", takes, _that_take(field))
+        is_general = field in ("encoder", "decoder", "dim")
+        if not is_general and field not in taken and value != info.default:
+            raise UsageError(f"config.model.{field}={value!r}: {_needs(settings, field)}")
     if getattr(model, "positions", None) == "rotary":
         _require_of_decoder(
             settings, "model.positions='rotary'", lambda decoder: decoder.turns_positions
@@ -92,20 +100,37 @@ def check_questions(settings: Settings, task: Task) -> None:
     )
 
 
-def _that_take(option: str) -> list[str]:
-    return [name for name, decoder in DECODERS.items() if option in options_of(decoder)]
+def check_encoder(settings: Settings) -> None:
+    """Refuses an encoder of the package that is not for the sources of the task.
+
+    Raises:
+      UsageError: naming the encoder that is.
+    """
+    named, needed = settings.model.encoder, task_of(settings).encoder
+    if named in ENCODERS and named != needed:
+        raise UsageError(
+            f"config.model.encoder={named!r}: the sources of the task {settings.task.name!r} need"
+            f" {needed!r}"
+        )
+
+
+def _needs(settings: Settings, option: str) -> str:
+    """Which encoders and decoders of the package have a setting that the chosen ones lack."""
+    able, chosen = [], []
+    parts: dict[str, Mapping[str, Any]] = {"encoder": ENCODERS, "decoder": DECODERS}
+    for part, choices in parts.items():
+        names = [name for name, choice in choices.items() if option in options_of(choice)]
+        if names:
+            able.append(f"config.model.{part}={' or '.join(names)}")
+            chosen.append(getattr(settings.model, part))
+    return f"needs {', or '.join(able)}, not {' and '.join(chosen)}"
 
 
 def _require_of_decoder(
     settings: Settings, field: str, is_able: Callable[[type[Decoder]], bool]
 ) -> None:
-    able = [name for name, decoder in DECODERS.items() if is_able(decoder)]
-    _require(settings, field, is_able(decoder_of(settings)), able)
-
-
-def _require(settings: Settings, field: str, is_met: bool, able: list[str]) -> None:
-    if not is_met:
+    if not is_able(decoder_of(settings)):
+        able = " or ".join(name for name, decoder in DECODERS.items() if is_able(decoder))
         raise UsageError(
-            f"config.{field}: needs config.model.decoder={' or '.join(able)},"
-            f" not {settings.model.decoder}"
+            f"config.{field}: needs config.model.decoder={able}, not {settings.model.decoder}"
         )

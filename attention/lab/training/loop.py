@@ -144,7 +144,8 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     settings, task = experiment.settings, experiment.task
     console.print(
-        f"{settings.name}: score {settings.score.name}, {_told(settings)},"
+        f"{settings.name}: task {settings.task.name}, score {settings.score.name},"
+        f" {_told(settings)},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
         f" {experiment.devices[0].platform}; run {run.path}",
         soft_wrap=True,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from attention.lab.models import location
 from attention.lab.models.location import GRADIENT_SHARE_OF_PREVIOUS_STEP as FLOW
 from attention.lab.models.location import MAX_SHIFT as REACH
 from attention.lab.models.location import PREVIOUS_WEIGHTS_GAIN as GAIN
@@ -125,3 +126,29 @@ def test_what_lies_beyond_the_source_has_no_weight_and_no_gradient(decoder):
     slope = np.asarray(jax.jit(jax.grad(loss))(memory))
     assert np.all(slope[0, 3:] == 0)
     assert np.any(slope[1] != 0)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "leaks"),
+    [("softmax", False), ("sigmoid", False), ("sparsemax", True), ("entmax15", True)],
+)
+def test_a_decoder_with_weights_of_zero_takes_part_of_the_gradient_of_softmax(
+    monkeypatch, normalizer, leaks
+):
+    decoder = LocationDecoder(Bilinear, 5, TIME, DIM, normalizer=normalizer, rngs=nnx.Rngs(0))
+    graph, parameters = nnx.split(decoder)
+    memory = jnp.asarray(np.random.default_rng(3).standard_normal((2, TIME, DIM)), jnp.float32)
+
+    def slope(share):
+        monkeypatch.setattr(location, "SOFTMAX_GRADIENT_SHARE", share)
+
+        def total(parameters):
+            logits = nnx.merge(graph, parameters).logits(
+                memory, jnp.array([TIME, 2]), jnp.zeros((2, 3), int)
+            )
+            return jnp.sum(logits**2)
+
+        return jax.tree.leaves(jax.grad(total)(parameters))
+
+    pairs = zip(slope(0.5), slope(0.0), strict=True)
+    assert any(not np.array_equal(some, none) for some, none in pairs) == leaks
