@@ -32,12 +32,13 @@ pytestmark = pytest.mark.usefixtures("strict")
 
 LEAD = (BATCH, HEADS)
 MESH = Mesh(jax.devices()[:1], "sequence")
-FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_force_host_platform_device_count=8"
+DEVICES = " --xla_force_host_platform_device_count=8"
 
 
 def test_on_eight_devices():
     file = Path(__file__).with_name("eight_devices.py")
-    environment = {"XLA_FLAGS": FLAGS, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = os.environ.get("XLA_FLAGS", "") + DEVICES  # those of conftest.py, and devices
+    environment = {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n", "0", "-q", file],
         env=os.environ | environment | {"JAX_PLATFORMS": "cpu"},
