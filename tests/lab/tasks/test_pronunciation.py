@@ -37,7 +37,7 @@ def words_of(split):
             [decode(variant) for variant in variants if END in variant],
         )
         for spelling, variants in zip(
-            np.asarray(split.spelling), np.asarray(split.pronunciation), strict=True
+            np.asarray(split.spelling), np.asarray(split.pronunciation, int), strict=True
         )
     ]
 
@@ -186,6 +186,6 @@ def test_words_of_the_real_dictionary():
     """`four` is a test word; some words have four pronunciations, and all have one."""
     test = cmudict().test
     (row,) = np.flatnonzero((np.asarray(test.spelling) == encode("four", 16).source[0]).all(axis=1))
-    assert [decode(v) for v in np.asarray(test.pronunciation[row]) if END in v] == ["F AO R"]
+    assert [decode(v) for v in np.asarray(test.pronunciation[row], int) if END in v] == ["F AO R"]
     variants = np.sum(np.any(np.asarray(test.pronunciation) == END, axis=-1), axis=1)
     assert set(variants.tolist()) == {1, 2, 3, 4}
