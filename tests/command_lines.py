@@ -27,3 +27,13 @@ def run(monkeypatch, script, *arguments):
     ):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     return end.value.code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty directory to work in."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the processes that tests start
+    path = tmp_path / "here"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
