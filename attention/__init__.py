@@ -21,6 +21,8 @@ from attention.scores import (
 )
 from attention.weight_statistics import Statistics, statistics
 
+__version__ = "0.1.0"
+
 __all__ = [
     "MLP",
     "RBF",

@@ -1,4 +1,4 @@
-"""The figures of the page; matplotlib is in the extra `bench`."""
+"""The figures of the page; matplotlib is in the extra `figures`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

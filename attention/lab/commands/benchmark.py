@@ -142,7 +142,7 @@ def _cost(rest: list[str]) -> int:
     if _is_installed("matplotlib"):
         plot(report["sweep"], report["setting"]["device"], output / "cost.png")
     else:
-        print("\ncost.png is not drawn: matplotlib is in the extra `bench`")
+        print("\ncost.png is not drawn: matplotlib is in the extra `figures`")
     return 0
 
 

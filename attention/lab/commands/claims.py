@@ -7,8 +7,8 @@
 
 Every claim has a verdict that is computed from the numbers beside it. A finished run is
 kept in runs/claims and not run again; a run that was interrupted goes on where it stopped.
-The page is written anew after each claim. Needs the extras `tasks` (digits) and `bench`
-(figures).
+The page is written anew after each claim. Needs the extras `tasks` (digits) and
+`figures`.
 """
 
 import importlib.util
@@ -43,7 +43,7 @@ REFRESH = flags.DEFINE_boolean(
     "refresh", False, "run again what other sources than the present made", flag_values=FLAGS
 )
 
-PACKAGES = {"matplotlib": "bench", "sklearn": "tasks"}  # by the extra that has them
+PACKAGES = {"matplotlib": "figures", "sklearn": "tasks"}  # by the extra that has them
 
 
 def main() -> NoReturn:

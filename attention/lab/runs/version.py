@@ -3,8 +3,9 @@
 import functools
 import hashlib
 import subprocess
-from importlib import metadata
 from pathlib import Path
+
+import attention
 
 PACKAGE = Path(__file__).parents[2]
 # Folders of code that only starts runs and reads results: no number of a run depends on it.
@@ -16,10 +17,7 @@ def code_version() -> str:
 
     It ends in `.changed` where tracked files differ from the commit.
     """
-    try:
-        version = metadata.version("attention")
-    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
-        version = "0"
+    version = attention.__version__
     commit = _git("rev-parse", "--short", "HEAD")
     changed = ".changed" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
     return f"{version}+{commit}{changed}" if commit else version

@@ -41,7 +41,7 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     if importlib.util.find_spec("matplotlib"):
         files += _draw(folder, rows)
     else:
-        console.print("nothing is drawn: matplotlib is in the extra `bench`")
+        console.print("nothing is drawn: matplotlib is in the extra `figures`")
     console.print(f"in {folder}: {', '.join(files)}", soft_wrap=True)
     done = next((result for _, result in rows if _is_done(result)), None)
     if done:
