@@ -22,6 +22,7 @@ from absl import flags
 from attention.lab.analysis.mean_sd import mean_sd
 from attention.lab.commands.command_line import run
 from attention.lab.commands.config_flags import settings_of
+from attention.lab.commands.places import folder_for
 from attention.lab.errors import TrainingError, UsageError
 
 FLAGS = flags.FlagValues()
@@ -52,7 +53,8 @@ def _repeat(rest: list[str]) -> int:
     if settings_of(CONFIG.value, config_flags).num_replicas > 1:
         raise UsageError("num_seeds is for train.py alone: here a process trains one seed")
     assert CONFIG.value is not None  # settings_of refuses it
-    reports = [_train(CONFIG.value, config_flags, seed, Path(WORKDIR.value)) for seed in seeds]
+    workdir = folder_for("--workdir", WORKDIR.value)
+    reports = [_train(CONFIG.value, config_flags, seed, workdir) for seed in seeds]
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     name = " ".join([CONFIG.value, *config_flags])
