@@ -15,6 +15,7 @@ from typing import Any
 
 SECTION = re.compile(r"^(?:Args|Attributes):\n((?:[ ]+.*\n?|\n)+)", re.MULTILINE)
 ENTRY = re.compile(r"^(\w+)(?: \(.*?\))?: (.*(?:\n[ ]+.*)*)", re.MULTILINE)
+LIBRARIES = ("builtins", "abc", "flax", "pydantic")  # whose classes have no fields of a config
 FIELD = re.compile(r"^ {4}(\w+): ")
 
 
@@ -36,7 +37,7 @@ def meanings(documented: Callable[..., Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for each in reversed(getattr(documented, "__mro__", (documented,))):
-        if each.__module__ != "builtins":
+        if str(each.__module__).partition(".")[0] not in LIBRARIES:
             found |= _comments(each) | _entries(each)
     return found
 

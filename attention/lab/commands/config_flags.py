@@ -102,13 +102,16 @@ def _refuse_other_data(named: str | None, config: ConfigDict, rest: Sequence[str
 
 def _made_for(named: str | None, rest: Sequence[str]) -> str:
     """What an error message adds where flags have changed what the config was made for."""
-    config, chosen = _load(named).to_dict(), _choices_in(rest)
-    before = {field: config[field.split(".")[0]][field.split(".")[1]] for field in chosen}
-    changed = {field: value for field, value in before.items() if value != chosen[field]}
-    if not changed:
+    config, before = _load(named).to_dict(), {}
+    for field, value in _choices_in(rest).items():
+        section, _, name = field.partition(".")
+        there = config.get(section, {}).get(name, value)
+        if there != value and ":" not in value:  # of one's own class, the reason says all
+            before[field] = there
+    if not before:
         return ""
-    listed = " and ".join(f"config.{field}={value}" for field, value in changed.items())
-    task = chosen.get("task.name")
+    listed = " and ".join(f"config.{field}={value}" for field, value in before.items())
+    task = _choices_in(rest).get("task.name") if "task.name" in before else None
     other = f", for the task {task!r} there is --config={task}" if task in shipped() else ""
     return f"; the config {named} is made for {listed}{other}"
 
