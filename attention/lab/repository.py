@@ -25,3 +25,14 @@ def command(name: str) -> str:
       name: of the command.
     """
     return f"python {name}.py" if IS_CHECKOUT else f"attention-{name}"
+
+
+def install(extra: str) -> str:
+    """What a person types to get the packages of an extra.
+
+    Args:
+      extra: its name.
+    """
+    return (
+        f"pip install -e '.[{extra}]'" if IS_CHECKOUT else f"pip install 'attention-lab[{extra}]'"
+    )

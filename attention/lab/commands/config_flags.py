@@ -9,6 +9,8 @@ from ml_collections import ConfigDict, config_flags
 from attention.lab.commands.command_line import refuse
 from attention.lab.configs import CHOICES, change, load, read_config, shipped
 from attention.lab.errors import UsageError
+from attention.lab.models.decoders import DECODERS
+from attention.lab.models.encoders import ENCODERS
 from attention.lab.settings import Settings
 from attention.lab.tasks.catalogue import TASKS
 from attention.lab.tasks.task import Task
@@ -57,7 +59,9 @@ def _load(named: str | None) -> ConfigDict:
 
 
 def _changed(named: str | None, config: ConfigDict, rest: Sequence[str]) -> Settings:
-    change(config, _choices_in(rest))  # first, for they decide which fields there are
+    # First what decides which fields there are.
+    _refuse_unknown_fields(named, config, [flag for flag in rest if _field_of(flag) in CHOICES])
+    change(config, _choices_in(rest))
     flag_values, arguments = flags.FlagValues(), ["", *rest]
     _refuse_unknown_fields(named, config, rest)
     try:
@@ -75,11 +79,14 @@ def _choices_in(rest: Sequence[str]) -> dict[str, str]:
     """What flags say of the fields whose value decides which other fields there are."""
     values = {}
     for argument, following in zip(rest, [*rest, ""][1:], strict=True):
-        name, equals, value = argument.lstrip("-").partition("=")
-        field = name.removeprefix("config.")
-        if argument.startswith("-") and field in CHOICES:
-            values[field] = value if equals else following
+        _, equals, value = argument.partition("=")
+        if argument.startswith("-") and _field_of(argument) in CHOICES:
+            values[_field_of(argument)] = value if equals else following
     return values
+
+
+def _field_of(flag: str) -> str:
+    return flag.lstrip("-").partition("=")[0].removeprefix("config.")
 
 
 def _refuse_other_data(named: str | None, config: ConfigDict, rest: Sequence[str]) -> None:
@@ -90,25 +97,37 @@ def _refuse_other_data(named: str | None, config: ConfigDict, rest: Sequence[str
     Raises:
       UsageError: one of the two tasks reads data; the message names the config that suits.
     """
-    before, now = config.get("task", {}).get("name"), _choices_in(rest).get("task.name")
-    if now == before or not {before, now} <= TASKS.keys():
+    before, now = _chosen(config, "task.name"), _choices_in(rest).get("task.name")
+    if before == now or before not in TASKS or now not in TASKS:
         return
-    if any(TASKS[name].source.__func__ is not Task.source.__func__ for name in (before, now)):  # type: ignore[attr-defined]
+    if _reads_data(TASKS[before]) or _reads_data(TASKS[now]):
         raise UsageError(
             f"--config.task.name={now}: the sizes in the config {named} are for the data of the"
             f" task {before!r}; use --config={now}"
         )
 
 
+def _reads_data(task: type[Task]) -> bool:
+    return task.source.__func__ is not Task.source.__func__  # type: ignore[attr-defined]
+
+
+def _chosen(config: ConfigDict, field: str) -> str | None:
+    """The name in one of the fields `CHOICES`; None if the config has no name there."""
+    section, _, name = field.partition(".")
+    fields = config.get(section)
+    value = fields.get(name) if isinstance(fields, ConfigDict) else None
+    return value if isinstance(value, str) else None
+
+
 def _made_for(named: str | None, rest: Sequence[str]) -> str:
     """What an error message adds where flags have changed what the config was made for."""
-    config, before = _load(named).to_dict(), {}
-    for field, value in _choices_in(rest).items():
-        section, _, name = field.partition(".")
-        there = config.get(section, {}).get(name, value)
-        if there != value and ":" not in value:  # of one's own class, the reason says all
-            before[field] = there
-    if not before:
+    config, known = _load(named), TASKS.keys() | ENCODERS.keys() | DECODERS.keys()
+    before = {
+        field: there
+        for field, value in _choices_in(rest).items()
+        if value in known and (there := _chosen(config, field)) not in (None, value)
+    }
+    if not before:  # or the choice is a user's own class, or unknown: then the reason says all
         return ""
     listed = " and ".join(f"config.{field}={value}" for field, value in before.items())
     task = _choices_in(rest).get("task.name") if "task.name" in before else None

@@ -24,6 +24,7 @@ from attention.lab.commands.command_line import run
 from attention.lab.commands.config_flags import settings_of
 from attention.lab.commands.places import folder_for
 from attention.lab.errors import TrainingError, UsageError
+from attention.lab.sweeps.trials import folder_name, short_hash
 
 FLAGS = flags.FlagValues()
 CONFIG = flags.DEFINE_string(
@@ -36,6 +37,8 @@ COLUMNS = (
     *("config", "length", "exact match", "worst seed"),
     *("tokens", "alignment", "steps", "seconds"),
 )
+
+LONGEST_NAME = 200  # bytes; a file system takes 255
 
 Report = dict[str, Any]  # the test report of a run, its steps, and the seconds of its process
 
@@ -83,8 +86,7 @@ def _train(config: str, config_flags: Sequence[str], seed: int, workdir: Path) -
     Raises:
       TrainingError: the process failed, and has said why on standard error.
     """
-    words = (flag.lstrip("-") for flag in config_flags)
-    path = workdir / "-".join([Path(config).name, *words, str(seed)])
+    path = workdir / _folder_name(config, config_flags, seed)
     was_finished = (path / "result.json").exists()
     started = time.perf_counter()
     status = subprocess.run(
@@ -99,6 +101,15 @@ def _train(config: str, config_flags: Sequence[str], seed: int, workdir: Path) -
         raise TrainingError(f"seed {seed}: the training ended with status {status}")
     result = json.loads((path / "result.json").read_text())
     return {**result["test"], "step": result["step"], "seconds": seconds}
+
+
+def _folder_name(config: str, config_flags: Sequence[str], seed: int) -> str:
+    """The config, its flags and the seed; cut, with a hash, where they are no name of a folder."""
+    words = [Path(config).name, *(flag.lstrip("-") for flag in config_flags)]
+    name = "-".join([*words, str(seed)])
+    if "/" not in name and len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{folder_name({'config': config}, short_hash(words))}-{seed}"
 
 
 def cells(reports: Sequence[Report], length: str) -> list[str]:

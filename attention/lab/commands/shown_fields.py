@@ -102,9 +102,10 @@ def _only_with(settings: Settings, field: str) -> list[str]:
     chosen = (encoder_of(settings), decoder_of(settings))
     if section != "model" or any(name in options_of(part) for part in chosen):
         return []
+    kinds: dict[str, Mapping[str, Any]] = {"encoder": ENCODERS, "decoder": DECODERS}
     able = [
         f"{part} {' or '.join(names)}"
-        for part, parts in {"encoder": ENCODERS, "decoder": DECODERS}.items()
+        for part, parts in kinds.items()
         if (names := [each for each, made in parts.items() if name in options_of(made)])
     ]
     return [f"only with {', '.join(able)}"] if able else []

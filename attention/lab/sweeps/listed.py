@@ -18,7 +18,9 @@ def split_values(text: str) -> list[str]:
     Raises:
       ValueError: a value is missing, or a bracket or quote has no other end.
     """
-    raw, start, open_brackets, quote, escaped = [], 0, [], "", False
+    raw: list[str] = []
+    open_brackets: list[str] = []
+    start, quote, escaped = 0, "", False
     for place, character in enumerate(text):
         if escaped:
             escaped = False

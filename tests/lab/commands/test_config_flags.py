@@ -39,8 +39,13 @@ def test_a_config_that_is_not_there_is_named_whatever_else_is_asked(here, named,
 
 def test_a_config_without_fields_is_named(here):
     (here / "mine.py").write_text(f"{EMPTY})\n")
-    with pytest.raises(UsageError, match=r"^--config\.train\.steps: config has no fields, in mine"):
-        settings_of("mine.py", ["--config.train.steps=5"])
+    for field in ("train.steps", "task.name", "model.decoder"):
+        told = rf"^--config\.{field}: config has no fields, in mine\.py$"
+        with pytest.raises(UsageError, match=told):
+            settings_of("mine.py", [f"--config.{field}=5"])
+    (here / "mine.py").write_text(f"{EMPTY}dict(task=3))\n")
+    with pytest.raises(UsageError, match=r"^--config\.task\.name: config\.task has no fields$"):
+        settings_of("mine.py", ["--config.task.name=text"])
 
 
 @pytest.mark.parametrize(
@@ -70,6 +75,8 @@ def test_where_a_chosen_task_or_decoder_does_not_fit_the_config_says_for_what_it
     )
     with pytest.raises(UsageError, match=r"long is made for config\.model\.decoder=location$"):
         settings_of("long", ["--config.model.decoder=parallel"])
+    with pytest.raises(UsageError, match=r"^config\.task\.name='tex': .* module:Name$"):
+        settings_of("copy", ["--config.task.name=tex"])
     with pytest.raises(UsageError, match=r"^no$"), told_what_config_suits("copy", []):
         raise UsageError("no")
 
