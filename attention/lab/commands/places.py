@@ -45,18 +45,16 @@ def file_for(flag: str, named: str | Path) -> Path:
 
 
 def _try(flag: str, named: str | Path, folder: Path) -> None:
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise UsageError(f"{flag}={named}: {folder} is a file, not a directory")
-    made: list[Path] = []
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    if not os.path.isdir(there):
+        raise UsageError(f"{flag}={named}: {there} is no directory")
     try:
-        for each in [*reversed(folder.parents), folder]:
-            if not each.exists():
-                each.mkdir()
-                made.append(each)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        # Under a name of its own, for others may begin beside it at this moment.
+        with tempfile.TemporaryDirectory(prefix=".trial-", dir=there) as trial:
+            inside = Path(trial) / folder.relative_to(there)
+            inside.mkdir(parents=True, exist_ok=True)
+            (inside / "file").touch()
     except OSError as error:
         raise UsageError(f"{flag}={named}: cannot be written to: {error.strerror}") from None
-    finally:
-        for each in reversed(made):
-            each.rmdir()
