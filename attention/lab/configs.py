@@ -1,5 +1,6 @@
 """Config files: each returns a `ConfigDict`, which flags may change and settings are made from."""
 
+import os
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +17,14 @@ from attention.lab.choices import (
 )
 from attention.lab.errors import UsageError
 from attention.lab.fields import Section, options_of
+from attention.lab.repository import CONFIGS
 from attention.lab.settings import Settings, model_section_of, read_settings
 from attention.lab.tasks.catalogue import DEFAULT
 
 # The fields whose values decide which other fields a config has.
 CHOICES = ("task.name", "model.encoder", "model.decoder")
+
+LONGEST_NAME = 100  # bytes of UTF-8; a file system takes 255, and names of runs add to it
 
 
 def default_config(
@@ -47,21 +51,61 @@ def default_config(
     return ConfigDict(settings.model_dump())
 
 
-def load(file: str, *score: str) -> ConfigDict:
+def shipped(folder: Path = CONFIGS) -> dict[str, Path]:
+    """The files that come with this package, by the names that are enough to name them.
+
+    Args:
+      folder: of the files: `CONFIGS`, or the folder of the spaces of sweeps.
+    """
+    return {file.stem: file for file in sorted(folder.glob("*.py"))}
+
+
+def find_config(named: str) -> Path:
+    """The config file of a path, or the shipped one of a name, such as `copy`.
+
+    A file is taken before a name; so a folder `copy` is in nobody's way.
+
+    Raises:
+      UsageError: there is neither; the message lists the names.
+    """
+    return find_file("--config", named, CONFIGS)
+
+
+def find_file(flag: str, named: str, folder: Path) -> Path:
+    """The file of a path, or the shipped one of a name.
+
+    Args:
+      flag: what the file was named by, for the error message.
+      named: a path, or the name of a shipped file.
+      folder: of the shipped files.
+
+    Raises:
+      UsageError: there is neither; the message lists the names.
+    """
+    if os.path.isfile(named):
+        return Path(named)
+    names = shipped(folder)
+    if named in names:
+        return names[named]
+    raise UsageError(
+        f"{flag}={named}: there is no such file; name a file, or one of {', '.join(names)}"
+    )
+
+
+def load(named: str, *score: str) -> ConfigDict:
     """The config that a file makes.
 
     An experiment has the name of its file, unless the file sets another name.
 
     Args:
-      file: path of the file.
+      named: path of the file, or the name of a config that is shipped, see `find_config`.
       *score: name of a score, the argument of the file's `get_config`; nothing for the score
         that the file chooses by default.
 
     Raises:
       UsageError: the file cannot be read or run, or makes no config; the message names the file.
     """
-    if not Path(file).is_file():
-        raise UsageError(f"--config={file}: there is no such file; name one as configs/copy.py")
+    file = str(find_config(named))
     try:
         get_config = runpy.run_path(file).get("get_config")
         if get_config is None:
@@ -85,7 +129,7 @@ def change(config: ConfigDict, changes: Mapping[str, Any]) -> None:
 
     Where the task changes, so do its fields: a field that the old task has too keeps its value, any
     other field has its default. Where the encoder or the decoder changes, the fields of the new
-    class are added.
+    class are added; a field that has the default of the old class takes that of the new class.
 
     Args:
       config: the config to change, in place.
@@ -104,9 +148,26 @@ def read_config(config: ConfigDict) -> Settings:
     """The checked settings of a config.
 
     Raises:
-      UsageError: the config is refused, as by `read_settings`.
+      UsageError: the config is refused, as by `read_settings`, or its name cannot be part of the
+        name of a folder.
     """
-    return read_settings(config.to_dict())
+    settings = read_settings(config.to_dict())
+    _check_name(settings.name)
+    return settings
+
+
+def _check_name(name: str) -> None:
+    """Refuses a name that would lead somewhere else as part of a path, or be no path at all."""
+    if (
+        not name.isprintable()
+        or {"/", "\\"} & set(name)
+        or name.startswith((".", "-"))
+        or not 1 <= len(name.encode()) <= LONGEST_NAME
+    ):
+        raise UsageError(
+            f"config.name={name!r}: names a folder, so give 1 to {LONGEST_NAME} bytes that can be"
+            " printed, without / and \\, and not with . or - first"
+        )
 
 
 def _choose(config: ConfigDict, field: str, name: str) -> None:

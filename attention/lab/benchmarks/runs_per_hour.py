@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attention.lab.repository import ROOT
+from attention.lab.repository import CONFIGS
 
 # The experiment, and the commands that train it.
-CONFIG = f"--config={ROOT / 'configs' / 'copy.py'}"
-TRAIN, SWEEP = str(ROOT / "train.py"), str(ROOT / "scripts" / "sweep.py")
+CONFIG = f"--config={CONFIGS / 'copy.py'}"
+TRAIN, SWEEP = (("-m", f"attention.lab.commands.{name}") for name in ("train", "sweep"))
 
 Commands = list[list[str]]
 
@@ -59,13 +59,13 @@ def ways(runs: int, jobs: int, together: int) -> list[Way]:
 
 def _alone(folder: str, runs: int) -> Commands:
     return [
-        [TRAIN, CONFIG, f"--config.seed={seed}", f"--workdir={folder}/{seed}"]
+        [*TRAIN, CONFIG, f"--config.seed={seed}", f"--workdir={folder}/{seed}"]
         for seed in range(runs)
     ]
 
 
 def _sweep(folder: str, runs: int, *flags: str) -> Commands:
-    return [[SWEEP, CONFIG, f"--seeds={runs}", *flags, f"--workdir={folder}/sweep"]]
+    return [[*SWEEP, CONFIG, f"--seeds={runs}", *flags, f"--workdir={folder}/sweep"]]
 
 
 def in_turn(contenders: Sequence[Way], rounds: int, flags: list[str]) -> list[list[float]]:

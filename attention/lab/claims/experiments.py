@@ -7,7 +7,6 @@ from typing import Any
 
 from attention.lab import configs
 from attention.lab.claims.size import Size
-from attention.lab.repository import ROOT
 from attention.lab.settings import Settings
 
 FIRST_SEED = 100
@@ -35,7 +34,7 @@ class Experiment:
         Raises:
           UsageError: the experiment cannot be run; in words.
         """
-        config = configs.load(str(ROOT / "configs" / f"{self.config}.py"), self.score)
+        config = configs.load(str(configs.shipped()[self.config]), self.score)
         configs.change(config, dict(self.changes))
         return configs.read_config(config)
 

@@ -31,7 +31,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -45,6 +44,7 @@ from attention.lab.benchmarks.showing import plot, section
 from attention.lab.benchmarks.sizes import SCORES, Size, cases, lengths
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.flag_readers import Reader, above_zero, is_not, listed, positive
+from attention.lab.commands.places import folder_for
 from attention.lab.errors import UsageError
 
 OF_SWEEP_ABOUT = f"""usage: python scripts/benchmark.py --sweep [--runs 4] [--jobs 2] [--together 4]
@@ -126,7 +126,7 @@ def _cost(rest: list[str]) -> int:
     torch = TORCH.value and not NO_TORCH.value and _is_installed("torch")
     asked = {"rounds": COST_ROUNDS.value, "memory_gb": MEMORY_GB.value}
     scores, measure = SCORES_ASKED.value or SCORES, partial(rows_of, **asked)
-    output = Path(OUTPUT.value)
+    output = folder_for("--output", OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"setting": setting(**asked, torch=torch), "rows": [], "sweep": []}
     sections = [", ".join(f"{name} {value}" for name, value in report["setting"].items())]

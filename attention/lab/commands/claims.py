@@ -24,6 +24,7 @@ from attention.lab.claims.cache import Cache
 from attention.lab.claims.page import write_page
 from attention.lab.claims.size import FULL, QUICK, Size
 from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.places import file_for, folder_for
 from attention.lab.errors import UsageError
 from attention.lab.repository import ROOT
 
@@ -54,8 +55,8 @@ def main() -> NoReturn:
 def _claims(rest: list[str]) -> int:
     refuse(rest)
     size, numbers = _size(), _numbers(ONLY.value)
-    page = Path(PAGE.value or ROOT / "docs" / "claims.md")
-    cache = Cache(Path(RUNS.value or ROOT / "runs" / "claims"))
+    page = file_for("--page", _or_of_the_checkout(PAGE.value, "docs/claims.md"))
+    cache = Cache(folder_for("--runs", _or_of_the_checkout(RUNS.value, "runs/claims")))
     _check_packages()
     console = Console()
     try:
@@ -69,6 +70,10 @@ def _claims(rest: list[str]) -> int:
         console.print("interrupted; run the same command again to go on")
         return 130
     return 0
+
+
+def _or_of_the_checkout(named: str | None, path: str) -> str | Path:
+    return ROOT / path if named is None else named
 
 
 def _size() -> Size:

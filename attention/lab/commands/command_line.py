@@ -11,9 +11,14 @@ from attention.lab.errors import TrainingError, UsageError
 from attention.lab.parallel import hosts
 
 Main = Callable[[list[str]], int]
+More = Callable[[list[str]], str]
+
+HELP = {"--help", "-h"}
 
 
-def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
+def run(
+    main: Main, flag_values: flags.FlagValues, about: str, more: More | None = None
+) -> NoReturn:
     """Parses the flags of a command, calls it, and exits with its status.
 
     Args:
@@ -21,11 +26,12 @@ def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
         refuse, and returns the exit status.
       flag_values: the flags of the command.
       about: what `--help` shows above them.
+      more: what `--help` shows below them, given what is no flag of the command.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own scores and tasks may be
     try:
-        status = main(parse(flag_values, sys.argv, about))
+        status = main(parse(flag_values, sys.argv, about, more))
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.
         if hosts.is_first() or isinstance(error, OSError):
@@ -34,20 +40,33 @@ def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
     sys.exit(status)
 
 
-def parse(flag_values: flags.FlagValues, arguments: Sequence[str], about: str) -> list[str]:
+def parse(
+    flag_values: flags.FlagValues,
+    arguments: Sequence[str],
+    about: str,
+    more: More | None = None,
+) -> list[str]:
     """Parses the flags of a command; the rest is returned.
 
     Args:
       flag_values: the flags.
       arguments: the command line, with the program's name first.
       about: what `--help` shows above the flags, before it exits.
+      more: what it shows below them, given the rest.
 
     Raises:
       UsageError: it names what is wrong.
     """
-    if {"--help", "-h"} & set(arguments[1:]):
+    if HELP & set(arguments[1:]):
         print(f"{about.strip()}\n\nFlags:\n{flag_values.get_help()}")
+        if more is not None:
+            others = [argument for argument in arguments if argument not in HELP]
+            print(f"\n{more(_parse(flag_values, others))}")
         sys.exit(0)
+    return _parse(flag_values, arguments)
+
+
+def _parse(flag_values: flags.FlagValues, arguments: Sequence[str]) -> list[str]:
     for name in flag_values:
         flag_values[name].unparse()  # or what an earlier call set, in this process, would stay
     flag_values.set_gnu_getopt(True)  # flags are flags wherever they stand

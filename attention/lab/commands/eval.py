@@ -1,11 +1,13 @@
 """Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
 
+Where the package is installed, `attention-eval` is the same command.
 The config and the data travel with the run; nothing else is needed. Of a run with several
 seeds, `--replica 0` evaluates the first alone; `--step 500` takes an older checkpoint, if it is
-kept. With `--text`, a run of `configs/text.py` reconstructs that line instead, and one of
-`configs/cmudict.py` pronounces that word.
+kept. With `--text`, a run of the config `text` reconstructs that line instead, and one of
+`cmudict` pronounces that word.
 """
 
+import os
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +15,7 @@ from absl import flags
 from rich.console import Console
 
 from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.places import folder_for
 from attention.lab.errors import UsageError
 from attention.lab.training.trained_run import evaluate, reconstruct
 
@@ -42,6 +45,8 @@ def _evaluate(rest: list[str]) -> int:
         raise UsageError("--workdir is missing: name a run, such as runs/copy-mlp")
     workdir, console = Path(WORKDIR.value), Console()
     if TEXT.value is None:
+        if os.path.exists(workdir / "config.json"):
+            folder_for("--workdir", workdir)
         evaluate(workdir, STEP.value, _lengths(), console, REPLICA.value)
     elif LENGTHS.value is None:
         reconstruct(workdir, STEP.value, TEXT.value, console, REPLICA.value)

@@ -22,7 +22,9 @@ from absl import flags
 from attention.lab.analysis.mean_sd import mean_sd
 from attention.lab.commands.command_line import run
 from attention.lab.commands.config_flags import settings_of
+from attention.lab.commands.places import folder_for
 from attention.lab.errors import TrainingError, UsageError
+from attention.lab.sweeps.trials import folder_name, short_hash
 
 FLAGS = flags.FlagValues()
 CONFIG = flags.DEFINE_string(
@@ -35,6 +37,8 @@ COLUMNS = (
     *("config", "length", "exact match", "worst seed"),
     *("tokens", "alignment", "steps", "seconds"),
 )
+
+LONGEST_NAME = 200  # bytes; a file system takes 255
 
 Report = dict[str, Any]  # the test report of a run, its steps, and the seconds of its process
 
@@ -52,7 +56,8 @@ def _repeat(rest: list[str]) -> int:
     if settings_of(CONFIG.value, config_flags).num_replicas > 1:
         raise UsageError("num_seeds is for train.py alone: here a process trains one seed")
     assert CONFIG.value is not None  # settings_of refuses it
-    reports = [_train(CONFIG.value, config_flags, seed, Path(WORKDIR.value)) for seed in seeds]
+    workdir = folder_for("--workdir", WORKDIR.value)
+    reports = [_train(CONFIG.value, config_flags, seed, workdir) for seed in seeds]
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     name = " ".join([CONFIG.value, *config_flags])
@@ -81,8 +86,7 @@ def _train(config: str, config_flags: Sequence[str], seed: int, workdir: Path) -
     Raises:
       TrainingError: the process failed, and has said why on standard error.
     """
-    words = (flag.lstrip("-") for flag in config_flags)
-    path = workdir / "-".join([Path(config).name, *words, str(seed)])
+    path = workdir / _folder_name(config, config_flags, seed)
     was_finished = (path / "result.json").exists()
     started = time.perf_counter()
     status = subprocess.run(
@@ -97,6 +101,15 @@ def _train(config: str, config_flags: Sequence[str], seed: int, workdir: Path) -
         raise TrainingError(f"seed {seed}: the training ended with status {status}")
     result = json.loads((path / "result.json").read_text())
     return {**result["test"], "step": result["step"], "seconds": seconds}
+
+
+def _folder_name(config: str, config_flags: Sequence[str], seed: int) -> str:
+    """The config, its flags and the seed; cut, with a hash, where they are no name of a folder."""
+    words = [Path(config).name, *(flag.lstrip("-") for flag in config_flags)]
+    name = "-".join([*words, str(seed)])
+    if "/" not in name and len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{folder_name({'config': config}, short_hash(words))}-{seed}"
 
 
 def cells(reports: Sequence[Report], length: str) -> list[str]:

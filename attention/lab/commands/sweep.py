@@ -1,11 +1,12 @@
 r"""Train a grid of settings with several seeds each, and rank them.
 
-    python scripts/sweep.py --config configs/copy.py --grid score=linear,mlp,bilinear \
+    python scripts/sweep.py --config copy --grid score=linear,mlp,bilinear \
         --grid optimizer.learning_rate=1e-3,3e-3 --seeds 8 --jobs 2
 
-    python scripts/sweep.py --config configs/copy.py --space configs/sweeps/copy.py \
-        --random 20 --seeds 2 --jobs 2
+    python scripts/sweep.py --config copy --space copy --random 20 --seeds 2 --jobs 2
 
+Where the package is installed, `attention-sweep` is the same command. The names of configs and
+spaces are those that `train.py --list` shows; a path, configs/copy.py, will do as well.
 A trial is one combination of the grid, or one draw from the space, with one seed; `--random_seed 1`
 makes other draws. The field `score` is the argument of the config; other fields go by their dotted
 path, as in `--config.optimizer.learning_rate`, and their values are checked as there. Trials that
@@ -37,7 +38,8 @@ from absl import flags
 from rich.console import Console
 
 from attention.lab.commands.command_line import run
-from attention.lab.commands.config_flags import settings_of
+from attention.lab.commands.config_flags import settings_of, told_what_config_suits
+from attention.lab.commands.places import folder_for
 from attention.lab.commands.swept_config import SweptConfig
 from attention.lab.errors import UsageError
 from attention.lab.parallel.interruption import noticed_interruptions
@@ -54,7 +56,7 @@ from attention.lab.training.build import build, read_source
 
 FLAGS = flags.FlagValues()
 CONFIG = flags.DEFINE_string(
-    "config", None, "config file, such as configs/copy.py", flag_values=FLAGS
+    "config", None, "config, such as copy, or a file, configs/copy.py", flag_values=FLAGS
 )
 GRID = flags.DEFINE_multi_string(
     "grid", [], "field=value,value; one such flag for each field", flag_values=FLAGS
@@ -63,7 +65,10 @@ RANDOM = flags.DEFINE_integer(
     "random", None, "how many draws from --space, in the place of a grid", 1, flag_values=FLAGS
 )
 SPACE = flags.DEFINE_string(
-    "space", None, "file of a space, such as configs/sweeps/copy.py", flag_values=FLAGS
+    "space",
+    None,
+    "space, such as copy, or a file, configs/sweeps/copy.py",
+    flag_values=FLAGS,
 )
 RANDOM_SEED = flags.DEFINE_integer("random_seed", 0, "seed of the draws", flag_values=FLAGS)
 SEEDS = flags.DEFINE_integer(
@@ -114,13 +119,15 @@ def _sweep(rest: list[str]) -> int:
     assert CONFIG.value is not None  # settings_of refuses it
     trials = _trials(CONFIG.value, rest)
     named_by = trials[:1] if RANDOM.value else trials  # so that more draws go on in the folder
-    folder = Path(WORKDIR.value or f"runs/sweep-{name}-{_hash_of(named_by)}")
+    default = f"runs/sweep-{name}-{_hash_of(named_by)}"
+    folder = folder_for("--workdir", default if WORKDIR.value is None else WORKDIR.value)
     check(folder, trials)
     engine = _engine()
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for those who train
-    for group in in_groups(trials, TOGETHER.value):
-        settings = join([trial.settings for trial in group])
-        build(settings, read_source(settings))
+    with told_what_config_suits(CONFIG.value, rest):
+        for group in in_groups(trials, TOGETHER.value):
+            settings = join([trial.settings for trial in group])
+            build(settings, read_source(settings))
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with engine if left(folder, trials) else nullcontext():
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +141,13 @@ def _trials(named: str, config_flags: Sequence[str]) -> list[Trial]:
     if SPACE.value is None and RANDOM.value is None:
         config, asked = SweptConfig(named, config_flags, "--grid"), read_grid(GRID.value)
         config.refuse_twice(asked[0])
-        return make_trials(config.settings, asked, SEEDS.value, config.asked_by)
+        trials = make_trials(config.settings, asked, SEEDS.value, config.asked_by)
+        if not GRID.value and not SEEDS.present:
+            raise UsageError(
+                "there is nothing to sweep: give --grid=field=value,value, or --seeds=8, or"
+                " --space=copy with --random=20"
+            )
+        return trials
     if SPACE.value is None or RANDOM.value is None:
         raise UsageError("--random and --space: one needs the other, a number of draws from a file")
     if GRID.value:

@@ -1,8 +1,9 @@
-"""Train an experiment: `python train.py --config configs/copy.py`.
+"""Train an experiment: `python train.py --config copy`, or `attention-train --config copy`.
 
-The score is an argument of the config, `configs/copy.py:bilinear`; every field is a
-flag, `--config.optimizer.learning_rate=1e-3`. The same command again goes on where the
-run stopped. Where there are several hosts, each runs it.
+A config is named as it is listed by `--list`, or by its file, `configs/copy.py`; a file is taken
+before a name. The score is an argument of the config, `copy:bilinear`; every field is a flag,
+`--config.optimizer.learning_rate=1e-3`. `--help` with `--config` shows the fields of that config.
+The same command again goes on where the run stopped. Where there are several hosts, each runs it.
 """
 
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import NoReturn
 from absl import flags
 from rich.console import Console
 
-from attention.lab.commands.command_line import run
-from attention.lab.commands.config_flags import settings_of
+from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.config_flags import settings_of, told_what_config_suits
+from attention.lab.commands.places import folder_for
 from attention.lab.parallel import hosts
+from attention.lab.runs.directory import default_path
 from attention.lab.training.loop import train
 
 FLAGS = flags.FlagValues()
 CONFIG = flags.DEFINE_string(
-    "config", None, "config file, with a score: configs/copy.py:bilinear", flag_values=FLAGS
+    "config", None, "config, with a score: copy:bilinear, configs/copy.py", flag_values=FLAGS
+)
+LIST = flags.DEFINE_boolean(
+    "list", False, "show the names of configs, scores, tasks, …, and exit", flag_values=FLAGS
 )
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "where to keep the run (default: runs/<config>-<score>)", flag_values=FLAGS
@@ -38,14 +44,34 @@ PROCESS_ID = flags.DEFINE_integer(
 
 
 def main() -> NoReturn:
-    run(_train, FLAGS, __doc__)
+    run(_train, FLAGS, __doc__, _fields)
 
 
 def _train(rest: list[str]) -> int:
+    if LIST.value:
+        return _list(rest)
     settings = settings_of(CONFIG.value, rest)  # what is wrong with it, each process finds alone
     hosts.join(ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
-    return train(settings, workdir, Console()).exit_status
+    workdir = default_path(settings) if WORKDIR.value is None else WORKDIR.value
+    with hosts.in_agreement():
+        if hosts.is_first():
+            folder_for("--workdir", workdir)
+    with told_what_config_suits(CONFIG.value, rest):
+        return train(settings, Path(workdir), Console()).exit_status
+
+
+def _fields(rest: list[str]) -> str:
+    from attention.lab.commands.shown_fields import fields_of  # reads all that a config can choose
+
+    return fields_of(CONFIG.value, rest)
+
+
+def _list(rest: list[str]) -> int:
+    from attention.lab.commands.listing import listing
+
+    refuse(rest)
+    print(listing())
+    return 0
 
 
 if __name__ == "__main__":  # `repeat` starts it as a module: train.py may not be at hand

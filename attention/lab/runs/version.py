@@ -2,25 +2,36 @@
 
 import functools
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
 import attention
+from attention.lab.repository import CONFIGS_IN_A_WHEEL
 
 PACKAGE = Path(__file__).parents[2]
-# Folders of code that only starts runs and reads results: no number of a run depends on it.
-NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks")
+# Folders of code that only starts runs and reads results, and of configs, which a run records: no
+# number of a run depends on them.
+NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks", CONFIGS_IN_A_WHEEL)
+# Git sets these for the programs that it starts, such as hooks: they are of another repository.
+OF_ANOTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
-def code_version() -> str:
+def code_version(package: Path = PACKAGE) -> str:
     """The package's version and, in a git checkout, the commit: `0.1.0+639ac5f`.
 
-    It ends in `.changed` where tracked files differ from the commit.
+    It ends in `.changed` where tracked files differ from the commit. Of a package that lies in
+    somebody else's checkout, as in an environment there, the version alone is told.
+
+    Args:
+      package: the folder of the package.
     """
     version = attention.__version__
-    commit = _git("rev-parse", "--short", "HEAD")
-    changed = ".changed" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
-    return f"{version}+{commit}{changed}" if commit else version
+    if not _git(package, "ls-files", "__init__.py"):
+        return version
+    commit = _git(package, "rev-parse", "--short", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--untracked-files=no")
+    return f"{version}+{commit}{'.changed' if changed else ''}" if commit else version
 
 
 def made_by() -> dict[str, str]:
@@ -46,9 +57,11 @@ def code_hash(package: Path = PACKAGE) -> str:
     return digest.hexdigest()[:12]
 
 
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(PACKAGE), *arguments]
+def _git(package: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(package), *arguments]
+    environment = {n: v for n, v in os.environ.items() if n not in OF_ANOTHER_REPOSITORY}
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -1,7 +1,8 @@
 """The folder of a sweep, which says what has been done: whoever is killed, it stays true.
 
 sweep.json               the trials
-trials/<id>/result.json  the result of a trial that is over: done or failed
+trials/<name>/result.json  the result of a trial that is over: done or failed; the name says what
+                         sets the trial apart, and ends in its id, by which sweep.json lists it
 groups/<id>.json         the trials of a group, which are trained together, in the order of replicas
 groups/<id>/             the run of the group: `python eval.py --workdir groups/<id> --replica 3`
 groups/<id>.log          what the process of the group printed
@@ -21,7 +22,7 @@ from attention.lab.errors import UsageError
 from attention.lab.runs.directory import Run
 from attention.lab.runs.files import write_atomically
 from attention.lab.settings import differences, from_json
-from attention.lab.sweeps.trials import Trial, short_hash
+from attention.lab.sweeps.trials import Trial, folder_name, short_hash
 
 Result = dict[str, Any]
 
@@ -44,20 +45,28 @@ class Group:
         return Run(self.folder / "groups" / self.id)
 
     @property
+    def listing(self) -> Path:
+        """The file that lists the trials."""
+        return self._beside("json")
+
+    @property
     def log(self) -> Path:
         """The file that gets what the process of the group prints."""
-        return self.run.path.with_suffix(".log")
+        return self._beside("log")
 
     @property
     def error(self) -> Path:
         """The file that says why all trials failed; there only if they did."""
-        return self.run.path.with_suffix(".error")
+        return self._beside("error")
 
     @property
     def trials(self) -> list[Trial]:
         """The trials, in the order of the replicas."""
-        entries = json.loads(self.run.path.with_suffix(".json").read_text())
+        entries = json.loads(self.listing.read_text())
         return [Trial(entry["overrides"], from_json(entry["settings"])) for entry in entries]
+
+    def _beside(self, suffix: str) -> Path:
+        return self.run.path.with_name(f"{self.id}.{suffix}")  # the id itself may have dots
 
     def is_over(self) -> bool:
         """Whether nothing is left to train."""
@@ -69,7 +78,7 @@ class Group:
 
     def restart(self) -> None:
         """Deletes what was trained. A kill leaves all of it, or nothing, to be gone on with."""
-        old = self.run.path.with_suffix(".old")
+        old = self._beside("old")
         shutil.rmtree(old, ignore_errors=True)
         if self.run.path.exists():
             os.replace(self.run.path, old)
@@ -114,7 +123,8 @@ def result_of(folder: Path, trial: Trial) -> Result | None:
 
 
 def _result_file(folder: Path, trial: Trial) -> Path:
-    return folder / "trials" / trial.id / "result.json"
+    by_id = folder / "trials" / trial.id  # as older versions called the folder of a trial
+    return (by_id if by_id.exists() else folder / "trials" / trial.name) / "result.json"
 
 
 def check(folder: Path, trials: Sequence[Trial]) -> None:
@@ -159,12 +169,27 @@ def make_group(folder: Path, trials: Sequence[Trial]) -> Group:
 
     None of the trials is done. So a group of them that is over has failed, and begins anew.
     """
-    group = Group(folder, short_hash([trial.id for trial in trials]))
+    group = _group_of(folder, trials)
     listed = json.dumps(list(_listed(trials).values()), indent=1) + "\n"
-    write_atomically(group.run.path.with_suffix(".json"), listed)
+    write_atomically(group.listing, listed)
     if group.is_over():
         group.restart()
     return group
+
+
+def _group_of(folder: Path, trials: Sequence[Trial]) -> Group:
+    """The group of these trials; what they have in common names it, and their number."""
+    unique = short_hash([trial.id for trial in trials])
+    older = Group(folder, unique)  # as older versions called it
+    if older.listing.exists():
+        return older
+    first, *others = (trial.overrides for trial in trials)
+    common = {
+        name: value
+        for name, value in first.items()
+        if all(other[name] == value for other in others)
+    }
+    return Group(folder, folder_name(common | {"trials": len(trials)}, unique))
 
 
 def _listed(trials: Sequence[Trial]) -> dict[str, dict]:

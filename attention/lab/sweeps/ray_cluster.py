@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attention.lab.errors import UsageError
+from attention.lab.repository import install
 from attention.lab.sweeps import ray_task
 from attention.lab.sweeps.folder import Group
 from attention.lab.sweeps.local import WIDE, child_arguments
@@ -58,7 +59,7 @@ class Ray:
 
     def __enter__(self) -> "Ray":
         if importlib.util.find_spec("ray") is None:
-            raise UsageError("--engine=ray: needs the extra `sweep`: pip install -e '.[sweep]'")
+            raise UsageError(f"--engine=ray: needs the extra `sweep`: {install('sweep')}")
         self._refuse_silence()
         ray = _ray()
         options: dict[str, Any] = {}

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attention.lab.analysis.mean_sd import MeanSd, mean_sd
+from attention.lab.repository import command
 from attention.lab.runs.files import write_atomically
 from attention.lab.runs.log import Line, read_lines
 from attention.lab.sweeps.folder import Result, result_of
@@ -47,7 +48,7 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     if done:
         run = folder / done["group"]
         console.print(
-            f"next: python eval.py --workdir {run} --replica {done['replica']}",
+            f"next: {command('eval')} --workdir {run} --replica {done['replica']}",
             soft_wrap=True,
             highlight=False,
         )

@@ -10,7 +10,9 @@ import runpy
 from collections.abc import Iterator
 from typing import Any
 
+from attention.lab.configs import find_file
 from attention.lab.errors import UsageError
+from attention.lab.repository import CONFIGS
 from attention.lab.sweeps.distributions import Range
 from attention.lab.sweeps.trials import Values, refuse_seeds
 
@@ -19,16 +21,23 @@ TRIES = 100  # draws, for every one that is asked for, since draws may be alike
 Space = dict[str, Range | list[Any]]
 
 
-def read_space(file: str) -> Space:
+def read_space(named: str) -> Space:
     """The space that a file describes: its `get_space()` returns it.
+
+    Args:
+      named: path of the file, or the name of a space that is shipped.
 
     Raises:
       UsageError: the file cannot be run, or describes no space.
     """
+    file = str(find_file("--space", named, CONFIGS / "sweeps"))
     try:
         names = runpy.run_path(file)
         space = names["get_space"]() if "get_space" in names else None
-    except Exception as error:  # it is somebody's program: anything may go wrong in it
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # it is somebody's program: anything may go wrong in it
         raise UsageError(f"--space={file}: {type(error).__name__}: {error}") from None
     if not isinstance(space, dict) or not space:
         raise UsageError(

@@ -4,16 +4,21 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attention.lab.errors import UsageError
 from attention.lab.parallel.replicas import shared
 from attention.lab.settings import Settings, read_settings
+from attention.lab.sweeps.listed import split_values
 
-BETWEEN_VALUES = re.compile(r",(?![^(\[]*[)\]])")  # a comma in brackets is part of a value
+GRID_FORM = (
+    "give a field and its values, as in score=linear,mlp or optimizer.learning_rate=1e-3,3e-3"
+)
 COUNTED = ("seed", "num_seeds", "replicas")
+
+LONGEST_VALUE, LONGEST_NAME = 24, 80  # characters of the name of a folder; a hash comes behind
 
 Values = dict[str, str]  # the value of each swept field, as a person types it
 SettingsOf = Callable[[Values], Settings]
@@ -37,6 +42,11 @@ class Trial:
         return short_hash(self.overrides)
 
     @property
+    def name(self) -> str:
+        """The overrides and the id, as the name of a folder: `score=dot-seed=7-6f52a3372345`."""
+        return folder_name(self.overrides, self.id)
+
+    @property
     def configuration(self) -> str:
         """The overrides without the seed, in words: trials that share it differ in their seed."""
         fields = (f"{name}={value}" for name, value in self.overrides.items() if name != "seed")
@@ -48,6 +58,21 @@ def short_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def folder_name(fields: Mapping[str, Any], unique: str) -> str:
+    """A name for a folder that a person can read, and every file system can hold.
+
+    Args:
+      fields: what to tell, by the dotted paths of fields; what is long is cut.
+      unique: what comes behind, by which no two names are equal.
+    """
+    told = (f"{name.rpartition('.')[2]}={_safe(value)}" for name, value in fields.items())
+    return f"{'-'.join(told)[:LONGEST_NAME]}-{unique}".lstrip("-")
+
+
+def _safe(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", str(value)).strip("_")[:LONGEST_VALUE]
+
+
 def read_grid(flags_given: Sequence[str]) -> list[Values]:
     """Every combination of what `--grid` lists.
 
@@ -57,12 +82,12 @@ def read_grid(flags_given: Sequence[str]) -> list[Values]:
     grid: dict[str, list[str]] = {}
     for given in flags_given:
         field, equals, listed = given.partition("=")
-        values = BETWEEN_VALUES.split(listed)
-        if not (field and equals and all(values)):
-            raise UsageError(
-                f"--grid={given!r}: give a field and its values, as in score=linear,mlp or"
-                " optimizer.learning_rate=1e-3,3e-3"
-            )
+        if not (field and equals and listed):
+            raise UsageError(f"--grid={given!r}: {GRID_FORM}")
+        try:
+            values = split_values(listed)
+        except ValueError as error:
+            raise UsageError(f"--grid={given!r}: {error}") from None
         if field in grid:
             raise UsageError(f"--grid={given!r}: there is a --grid of {field} already")
         refuse_seeds(field, f"--grid={given!r}")

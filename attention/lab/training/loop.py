@@ -10,6 +10,7 @@ from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import described
 from attention.lab.parallel.interruption import Interruption, noticed_interruptions
 from attention.lab.parallel.replicas import named
+from attention.lab.repository import command
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import Run, default_path, open_for_training
@@ -169,7 +170,7 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
     console.print(report_table(result["test"], title, task_of(settings).metrics))
     console.print(
-        f"next: python eval.py --workdir {run.path}\n"
+        f"next: {command('eval')} --workdir {run.path}\n"
         f"      tensorboard --logdir {run.path.parent}  (pip install tensorboard)",
         highlight=False,
         soft_wrap=True,

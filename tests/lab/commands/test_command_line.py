@@ -115,7 +115,7 @@ def test_training_then_evaluation(here):
         ("model.decoder=rnn", ["config.model.decoder='rnn'", "'parallel'", "'gru'", "'pooled'"]),
         ("model.heads=3", ["config.model.heads=3", "config.model.dim=64"]),
         ("score.name=mpl", ["config.score.name='mpl'", *SCORES]),
-        ("score.name=dot", ["config.score.options.hidden", "configs/copy.py:dot"]),
+        ("score.name=dot", ["config.score.options.hidden", "--config=copy:dot"]),
         ("score.options.hiden=5", ["score.options.hiden", "hidden"]),
         ("eval.lengths=(32,)", ["config.eval.lengths=32", "1 to 16", "config.task.max_length"]),
         ("modle.dim=5", ["--config.modle", "eval, model, name, num_seeds"]),

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,26 @@ def test_training_that_fails_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=5))
     done = run(monkeypatch, REPEAT, COPY, "--seeds=7")
     assert done == (1, "", "error: seed 7: the training ended with status 5\n")
+
+
+def test_a_run_lies_in_a_folder_of_its_own_whatever_the_flags(monkeypatch, here):
+    paths = []
+
+    def train(command, **_):
+        paths.append(Path(command[-1].removeprefix("--workdir=")))
+        return SimpleNamespace(returncode=5)
+
+    monkeypatch.setattr("subprocess.run", train)
+    for flag in ("--config.name=x", "--config.name=y" * 20, "--config.optimizer.name=adam"):
+        run(monkeypatch, REPEAT, COPY, flag[:99], "--seeds=7")
+    config = f"--config={ROOT / 'configs' / 'text.py'}"
+    run(monkeypatch, REPEAT, config, "--config.task.path=a/b", "--seeds=7")
+    run(monkeypatch, REPEAT, config, f"--config.task.path={'ab' * 99}", "--seeds=7")
+    assert paths[0].name == "copy.py-config.name=x-7"
+    assert len({*paths}) == len(paths) == 5
+    assert {path.parent for path in paths} == {Path("runs/repeat")}
+    assert max(len(path.name) for path in paths) <= 200
+    assert all(path.name.endswith("-7") for path in paths)
 
 
 def test_a_cell_is_a_mean_over_runs_and_a_dash_where_a_run_does_not_know():

@@ -22,7 +22,12 @@ KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38",
     [
         (["--grid=score="], ["--grid='score='", "score=linear,mlp"]),
         (["--grid="], ["--grid=''", "score=linear,mlp"]),
-        (["--grid=score=dot,,mlp"], ["--grid='score=dot,,mlp'"]),
+        (["--grid=score=dot,,mlp"], ["--grid='score=dot,,mlp'", "missing beside a comma"]),
+        (["--grid=eval.lengths=(1,(2,3)"], ["--grid='eval.lengths=(1,(2,3)'", "( is not closed"]),
+        ([], ["nothing to sweep", "--grid", "--seeds", "--space", "--random"]),
+        (["--grid=score=dot", "--workdir="], ["--workdir=: name a folder"]),
+        (["--grid=score=dot", "--workdir=/proc/nope/w"], ["--workdir=/proc/nope/w: cannot"]),
+        (["--grid=task.name=copy,text"], ["--grid task.name=text: ", "use --config=text"]),
         (["--grid=train.stepz=5"], ["--grid train.stepz=5: ", "shard_parameters, steps"]),
         (["--grid=scor=dot"], ["--grid scor=dot: ", "optimizer", "score"]),
         (["--grid=model.heads=1,many"], ["--grid model.heads=many: ", "invalid literal for int"]),
@@ -48,7 +53,7 @@ KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38",
         ([f"--space={SPACE}"], ["--random and --space: one needs the other"]),
         ([f"--space={SPACE}", "--random=0"], ["--random=0"]),
         ([f"--space={SPACE}", "--random=3", "--grid=score=dot"], ["--grid='score=dot'", "--space"]),
-        (["--space=no.py", "--random=3"], ["--space=no.py: FileNotFoundError"]),
+        (["--space=no.py", "--random=3"], ["--space=no.py: there is no such file", "one of copy"]),
         ([f"--space={FILE}", "--random=3"], ["copy.py: needs a get_space()"]),
     ],
 )
@@ -203,7 +208,7 @@ def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypat
     }
     assert (files(first.run.path), kept) == before
     good, bad = (
-        json.loads((folder / f"trials/{t.id}/result.json").read_text()) for t in trials[2:]
+        json.loads((folder / f"trials/{t.name}/result.json").read_text()) for t in trials[2:]
     )
     assert (good["status"], bad["status"]) == ("done", "failed")
     assert folder / good["group"] == folder / bad["group"] == lock.parent

@@ -1,8 +1,13 @@
-"""That the hash of the code changes with the code that a run depends on, and with no other."""
+"""That version and hash of the code are of the code that a run depends on, and of no other."""
+
+import re
+import subprocess
 
 import pytest
 
-from attention.lab.runs.version import NOT_IN_A_RUN, PACKAGE, code_hash
+import attention
+from attention.lab.repository import CONFIGS_IN_A_WHEEL
+from attention.lab.runs.version import NOT_IN_A_RUN, PACKAGE, code_hash, code_version
 
 
 @pytest.fixture
@@ -35,4 +40,35 @@ def test_what_only_starts_runs_does_not_count(package):
     (package / "lab" / "sweeps" / "jobs.py").write_text("x = 2")
     (package / "lab" / "sweeps" / "notes.txt").write_text("no code")
     assert hash_of(package) == before
-    assert all((PACKAGE / room).is_dir() for room in NOT_IN_A_RUN)
+    assert all((PACKAGE / room).is_dir() for room in NOT_IN_A_RUN if room != CONFIGS_IN_A_WHEEL)
+
+
+def test_a_wheel_has_the_hash_of_the_checkout(package):
+    """Though it carries the configs, of which a run keeps all that counts."""
+    before = hash_of(package)
+    (package / CONFIGS_IN_A_WHEEL).mkdir()
+    (package / CONFIGS_IN_A_WHEEL / "copy.py").write_text("x = 1")
+    assert hash_of(package) == before
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=me", "-c", "user.email=me")
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+
+
+def test_a_commit_is_told_if_it_is_of_these_sources(tmp_path, monkeypatch):
+    """Not that of a project in which the package is installed, nor that of a hook's repository."""
+    installed = tmp_path / ".venv" / "attention"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", "theirs")
+    assert code_version(installed) == attention.__version__
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "ours")
+    told = code_version(installed)
+    assert re.fullmatch(rf"{re.escape(attention.__version__)}\+[0-9a-f]+", told)
+    (installed / "__init__.py").write_text("x = 1")
+    assert code_version(installed) == f"{told}.changed"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    assert code_version(installed) == f"{told}.changed"

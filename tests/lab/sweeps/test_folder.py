@@ -61,6 +61,42 @@ def test_what_failed_is_tried_again_alone_and_anew(begun):
     assert left(folder, trials) == []
 
 
+def test_names_in_the_folder_say_what_sets_trials_apart(begun):
+    folder, trials = begun
+    group = make_group(folder, trials[:2])
+    finish(group)
+    group.record()
+    names = {f"score=linear-seed={seed}-{trials[seed].id}" for seed in (0, 1)}
+    assert {path.name for path in (folder / "trials").iterdir()} == names
+    assert group.id.startswith("score=linear-trials=2-")
+    (alone,) = trials_of(["optimizer.learning_rate=0.25", "score=dot"])
+    begin(folder, [*trials, alone])
+    group = make_group(folder, [alone])
+    group.log.touch()
+    group.fail("no hope")
+    files = {path.name.removeprefix(group.id) for path in (folder / "groups").glob("*0.25*")}
+    assert files == {".json", ".log", ".error"}  # though the name has a dot
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(begun):
+    """In which trials and groups were called by their hashes."""
+    folder, trials = begun
+    group = make_group(folder, trials[:2])
+    finish(group)
+    group.record()
+    for path in (folder / "groups").iterdir():
+        path.rename(path.with_name(path.name.replace(group.id, group.id[-12:])))
+    for trial in trials[:1]:
+        (folder / "trials" / trial.name).rename(folder / "trials" / trial.id)
+    (folder / "trials" / trials[1].name / "result.json").unlink()
+    check(folder, trials)
+    begin(folder, trials)
+    assert left(folder, trials) == trials[2:]
+    assert make_group(folder, trials[:2]).id == group.id[-12:]
+    assert (folder / "trials" / trials[0].id / "result.json").exists()
+    assert not (folder / "trials" / trials[0].name).exists()
+
+
 def test_a_folder_of_something_else_is_refused(here):
     (here / "mine").mkdir()
     (here / "mine" / ".lock").touch()

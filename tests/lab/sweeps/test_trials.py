@@ -3,7 +3,7 @@
 from small_sweeps import FILE, trials_of
 
 from attention.lab.commands.swept_config import SweptConfig
-from attention.lab.sweeps.trials import in_groups, make_trials, read_grid
+from attention.lab.sweeps.trials import folder_name, in_groups, make_trials, read_grid
 
 
 def test_the_trials_are_every_combination_with_every_seed():
@@ -30,6 +30,16 @@ def test_an_id_is_of_what_was_meant_not_of_how_it_was_typed():
     assert one.id == other.id == "6f52a3372345"  # as it was in the process that wrote this test
     ids = [trial.id for trial in trials_of(["score=linear,dot"], 3)]
     assert len(set(ids)) == 6
+
+
+def test_names_of_folders_are_short_plain_and_never_equal():
+    fields = {"score": "my lab.scores:Näïve", "task.path": "/a/b\n*", "x.values": [1, 2], "seed": 7}
+    name = folder_name(fields, "0f")
+    assert name == "score=my_lab.scores_N_ve-path=a_b-values=1_2-seed=7-0f"
+    long = {f"field{number}": "x" * 99 for number in range(9)}
+    assert len(folder_name(long, "0f")) < 100
+    assert folder_name(long, "0f") != folder_name(long, "0e")
+    assert folder_name({}, "0f") == "0f"
 
 
 def test_groups_share_all_that_has_a_shape():
