@@ -8,13 +8,14 @@ learned and the options.
 import inspect
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
 from attention.forms import Form, form_of
-from attention.scores import SCORES, Score, score_options
+from attention.scores import SCORES, Score
 
 # Sizes of a query and a key that nothing else has, so that they are known again in shapes.
 QUERY_DIM, KEY_DIM = 101, 103
@@ -76,7 +77,7 @@ def equation(score: type[Score]) -> str:
 
 def _row(name: str, score: type[Score]) -> tuple[str, ...]:
     seen = _Seen(score)
-    options = ", ".join(f"`{option}={value}`" for option, value in score_options(score).items())
+    options = ", ".join(f"`{option}={value}`" for option, value in _defaults(score).items())
     return (
         f"[`{name}`](#{name})",
         f"`{equation(score)}`",
@@ -106,11 +107,21 @@ def _options(score: type[Score]) -> list[str]:
     """The options of a score, with their defaults and what the docstring says of them."""
     documented = "\n".join(inspect.getdoc(parent) or "" for parent in score.__mro__[:-1])
     lines = []
-    for option, default in score_options(score).items():
+    for option, default in _defaults(score).items():
         found = re.search(rf"^ +{option}: (.*)$", documented, re.MULTILINE)
         meaning = f": {found[1]}" if found else "."
         lines.append(f"`{option}`, by default {default}{meaning}")
     return lines
+
+
+def _defaults(score: type[Score]) -> dict[str, Any]:
+    """The options of a score, with their defaults: the keyword-only arguments, less `rngs`."""
+    parameters = inspect.signature(score.__init__).parameters.values()
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "rngs"
+    }
 
 
 class _Seen:
@@ -120,7 +131,7 @@ class _Seen:
       form: the form of two queries and three keys.
     """
 
-    def __init__(self, score: type[Score]):
+    def __init__(self, score: Any):
         try:
             sizes = QUERY_DIM, KEY_DIM
             made = score(*sizes, rngs=nnx.Rngs(0))
@@ -129,7 +140,7 @@ class _Seen:
             sizes = KEY_DIM, KEY_DIM
             made = score(*sizes, rngs=nnx.Rngs(0))
             names = {KEY_DIM: "dim"}
-        options = score_options(score).items()
+        options = _defaults(score).items()
         self._names = names | {value: option for option, value in options if type(value) is int}
         self._learned = nnx.to_flat_state(nnx.state(made, nnx.Param))
         queries = jax.random.normal(jax.random.key(1), (2, sizes[0]))

@@ -33,7 +33,8 @@ def draw_score(name: str, file: Path) -> None:
       file: of the picture, a PNG.
     """
     pyplot = _pyplot()
-    score = SCORES[name](2, 2, rngs=nnx.Rngs(0))
+    make: Any = SCORES[name]
+    score = make(2, 2, rngs=nnx.Rngs(0))
     ticks = np.linspace(-3, 3, 81)
     plane = jnp.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     query = jnp.array([1.5, 1.0])
