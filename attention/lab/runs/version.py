@@ -9,7 +9,7 @@ import attention
 
 PACKAGE = Path(__file__).parents[2]
 # Folders of code that only starts runs and reads results: no number of a run depends on it.
-NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks", "lab/docs")
+NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks")
 
 
 def code_version() -> str:
