@@ -1,10 +1,12 @@
-"""Each file of examples/ runs by itself, and so do the commands that it names."""
+"""Each file of examples/ runs by itself, and the lab can train what it defines."""
 
 import runpy
 from pathlib import Path
 
 import pytest
-from command_lines import COPY, TINY, here, run  # noqa: F401 (a fixture)
+
+from attention.lab.commands.config_flags import settings_of
+from attention.lab.training.build import build
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -28,15 +30,14 @@ def test_the_nnx_model_learns():
 
 
 @pytest.mark.parametrize(
-    "flags",
+    ("score", "flags"),
     [
-        [f"{COPY}:examples.own_score:Distance"],
-        [COPY, "--config.task.name=examples.own_task:Rotate", "--config.task.places=2"],
+        (":examples.own_score:Distance", []),
+        ("", ["--config.task.name=examples.own_task:Rotate", "--config.task.places=2"]),
     ],
     ids=["own_score", "own_task"],
 )
-def test_the_lab_trains_an_example_by_its_path(flags, monkeypatch):
+def test_the_lab_finds_an_example_by_its_path(score, flags, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
-    status, _, error = run(monkeypatch, "train.py", *flags, *TINY, "--workdir=run")
-    assert (status, error) == (0, "")
-    assert Path("run/result.json").exists()
+    settings = settings_of(f"{ROOT / 'configs' / 'copy.py'}{score}", flags)
+    assert build(settings, None).settings == settings
