@@ -41,7 +41,7 @@ class Score(nnx.Module):
 
 
 class Uniform(Score):
-    """Zero: every key weighs the same, and the context is the mean. What others must beat."""
+    """`0`: every key weighs the same, and the context is the mean. What others must beat."""
 
     def __init__(self, query_dim: int, key_dim: int, *, rngs: nnx.Rngs):
         del query_dim, key_dim, rngs  # nothing is learned
@@ -213,7 +213,7 @@ class Cosine(Score):
 
 
 class RBF(Score):
-    """`−γ ‖q − k‖²` with a learned γ > 0: a Gaussian kernel's weights under a softmax.
+    """`−γ ‖q − k‖²` with a learned γ > 0: under a softmax, kernel regression (Nadaraya, 1964).
 
     Args:
       gamma: γ at the start; its logarithm is learned.

@@ -36,7 +36,8 @@ def write_page(page: Path, cache: Cache, size: Size) -> None:
         summary.append(f"{number}. {claim.title} **{verdict}.**")
         sections.append(_section(number, claim.title, finding))
     page.parent.mkdir(parents=True, exist_ok=True)
-    parts = [_header(size, used.values()), "\n".join(summary), *sections]
+    told = "The claims, each with its verdict:"  # between two lists, which would become one
+    parts = [_header(size, used.values()), told, "\n".join(summary), *sections]
     write_atomically(page, "\n\n".join(parts) + "\n")
 
 

@@ -1,0 +1,1 @@
+"""What the pages of `docs/` take from the code: the gallery of scores, and pictures."""
