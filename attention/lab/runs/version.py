@@ -12,7 +12,8 @@ from attention.lab.repository import CONFIGS_IN_A_WHEEL
 PACKAGE = Path(__file__).parents[2]
 # Folders of code that only starts runs and reads results, and of configs, which a run records: no
 # number of a run depends on them.
-NOT_IN_A_RUN = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks", CONFIGS_IN_A_WHEEL)
+ROOMS = ("lab/commands", "lab/sweeps", "lab/claims", "lab/benchmarks", "lab/docs")
+NOT_IN_A_RUN = (*ROOMS, CONFIGS_IN_A_WHEEL)
 # Git sets these for the programs that it starts, such as hooks: they are of another repository.
 OF_ANOTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
