@@ -10,10 +10,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
-from attention.lab.choices import NO_ATTENTION, find_bias, find_normalizer
+from attention.lab.choices import NO_ATTENTION, find_bias, find_normalizer, read_score_options
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.reconstructor import Reconstructor
+from attention.lab.own_code import errors_told, field_of, lines_of, own_parts, refusals_told
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import can_split, make_mesh
 from attention.lab.settings import (
@@ -77,10 +78,9 @@ def read_source(settings: Settings) -> bytes | None:
     Raises:
       UsageError: the data cannot be had: a file cannot be read, or a package is missing.
     """
-    try:
+    parts = own_parts(settings)
+    with errors_told(parts), refusals_told("config.task", parts):
         return task_of(settings).source(settings.task)
-    except ValueError as error:
-        raise UsageError(f"config.task.{error}") from None
 
 
 def build(
@@ -96,6 +96,13 @@ def build(
     Raises:
       UsageError: the settings do not fit each other, or do not fit the devices.
     """
+    with errors_told(own_parts(settings), wherever=True):
+        return _build(settings, source, devices)
+
+
+def _build(
+    settings: Settings, source: bytes | None, devices: Sequence[jax.Device] | None
+) -> Experiment:
     task = _make_task(settings, source)
     check_score(settings)
     check_optimizer(settings)
@@ -105,6 +112,8 @@ def build(
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
+        if lines_of(error, own_parts(settings)) and field_of(error) not in settings.score.options:
+            raise
         raise UsageError(_blame(settings, error)) from error
     rule = make_optimizer(settings.optimizer, settings.train.steps)
     experiment = Experiment(
@@ -115,10 +124,8 @@ def build(
 
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:
-    try:
+    with refusals_told("config.task", own_parts(settings)):
         task = task_of(settings).build(settings.task, source)
-    except ValueError as error:
-        raise UsageError(f"config.task.{error}") from None
     if jax.tree_util.all_leaves([task]):
         raise UsageError(
             f"config.task.name={settings.task.name!r}: is no pytree; its class needs the decorator"
@@ -129,6 +136,8 @@ def _make_task(settings: Settings, source: bytes | None) -> Task:
 
 def _blame(settings: Settings, error: Exception) -> str:
     """All that a model is made of, and what went wrong in making it."""
+    if field_of(error) in settings.score.options:
+        return f"config.score.options.{error}"
     model = settings.model.model_dump()
     sizes = {field: model.pop(field) for field in ("dim", "heads")}
     fields = ", ".join(f"{field}={value!r}" for field, value in {**sizes, **model}.items())
@@ -161,7 +170,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
         model.dim,
         rngs=rngs,
         **{name: chosen[name] for name in options_of(decoder_class)},
-        **settings.score.options,
+        **read_score_options(settings.score.name, settings.score.options),
     )
     return Reconstructor(encoder, decoder)
 
@@ -169,7 +178,10 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
 def _try_model(settings: Settings, task: Task) -> Reconstructor:
     """A model that was asked for an output: settings that do not fit the model fail here."""
     model = _make_model(settings, task, jax.random.key(0))
-    model.logits(task.sample(jax.random.key(0), settings.train.batch_size))
+    batch = task.sample(jax.random.key(0), settings.train.batch_size)
+    model.logits(batch)
+    if own_parts(settings):  # what a user wrote may fail in either way of running a model
+        model.reconstruct(batch.source, batch.source_length, batch.target.shape[1], batch.question)
     return model
 
 
