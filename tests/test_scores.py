@@ -13,7 +13,6 @@ from oracles import (
     QUERIES,
     QUERY_DIM,
     Distance,
-    Gated,
     arrays_in,
     assert_close,
     dims,

@@ -75,18 +75,18 @@ def load(file: str, *score: str) -> ConfigDict:
     begin = None
     try:
         get_config = runpy.run_path(file).get("get_config")
-        if not callable(get_config):
-            raise UsageError(f"--config={file}: has no function get_config")
         begin = begins(get_config)
-        config = get_config(*score)
+        config = get_config(*score) if callable(get_config) else None
     except UsageError as error:
         if score and score[0] in str(error):  # what is wrong was asked for by the flag
             raise
         raise UsageError(f"--config={file}: {in_one_line(error, begin)}") from error.__cause__
     except (Exception, SystemExit) as error:  # the file is a user's program: anything may go wrong
         raise UsageError(f"--config={file}: {in_one_line(error, begin)}") from error
+    if not callable(get_config):
+        raise UsageError(f"--config={file}: has no function get_config")
     if not isinstance(config, ConfigDict):
-        returned = "None" if config is None else f"a {type(config).__name__}"
+        returned = "None" if config is None else f"a value of type {type(config).__name__}"
         raise UsageError(
             f"--config={file}: {begin}: get_config() returns {returned}, where a ConfigDict is due"
         )

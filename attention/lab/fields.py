@@ -223,7 +223,8 @@ def read_option(option: Option, value: Any, path: str) -> Any:
 
 def missing(path: str, annotation: Any) -> UsageError:
     """The error that a field without a default has no value."""
-    return UsageError(f"{path} is missing: {type_name(annotation)}")
+    what = "a section of fields" if is_section(annotation) else type_name(annotation)
+    return UsageError(f"{path} is missing: {what}")
 
 
 def reason(error: Mapping[str, Any]) -> str:
@@ -292,7 +293,7 @@ def _obstacle(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return ""
     return (
-        f"a config holds None, booleans, numbers, strings, and tuples of those, but this is a"
+        "a config holds None, booleans, numbers, strings, and tuples of those, but nothing of type"
         f" {type(value).__name__}"
     )
 

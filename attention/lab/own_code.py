@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[1]
 PYTHON = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
 INSTALLED = {"site-packages", "dist-packages"}
-MOST_LETTERS = 400  # of a message: some of jax's go on for pages
+MOST_LETTERS = 300  # of a message: some of jax's go on for pages
 
 Parts = Mapping[str, str]  # what a config chooses of a user's own: module:Name, by the field
 
@@ -50,9 +51,13 @@ class Line(NamedTuple):
         return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{self.number}"
 
     def is_named_in(self, message: str) -> bool:
-        """Whether Python, or a checker of types, says that the function was called wrongly."""
-        called = f"{self.function}()", f"{self.module}.{self.function}"
-        return any(re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", message) for name in called)
+        """Whether a message is about this function or class: as Python writes, or who checks types.
+
+        Or as this package writes of what a function has returned.
+        """
+        name = self.function
+        ways = f"{name}()", f"{self.module}.{name}", f"'{name}' object", f"{name} returned"
+        return any(re.search(rf"(?<![\w.]){re.escape(way)}(?!\w)", message) for way in ways)
 
 
 @contextmanager
@@ -161,9 +166,9 @@ def message_of(error: BaseException) -> str:
     message = _text(error)
     if "Traceback (most recent call last)" in message:  # of what a compiled program has called
         return message.strip().rpartition("\n")[2]
-    message = " ".join((error.msg if isinstance(error, SyntaxError) else message).split())
-    if len(message) > MOST_LETTERS:
-        message = f"{message[:MOST_LETTERS]}…"
+    first = (error.msg if isinstance(error, SyntaxError) else message).partition("\n---")[0]
+    written = first.replace("\\n", " ").replace("\\'", "'")  # as the message of a KeyError is
+    message = textwrap.shorten(written, MOST_LETTERS, placeholder=" …")
     return f"{type(error).__name__}: {message}".removesuffix(": ")
 
 
