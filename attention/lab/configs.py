@@ -169,19 +169,23 @@ def _defaults(section: type[Section]) -> dict[str, Any]:
 
 
 def _held(options: Mapping[str, Option]) -> dict[str, Any]:
-    """The defaults of options as a config has them: in the place of None, what a flag can fill."""
-    return {
-        name: _placeholder(option.annotation)
-        if option.default in (None, REQUIRED)
-        else as_json(option.default, name)
-        for name, option in options.items()
-    }
+    """The defaults of options as a config has them: such that a flag can change each."""
+    return {name: _holder(name, option) for name, option in options.items()}
 
 
-def _placeholder(annotation: Any) -> Any:
-    """What holds None, until a value comes that is of the type: any value, where it allows more."""
-    kinds = kinds_of(annotation)
-    if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
-        kinds = list({type(value) for value in get_args(kinds[0])})
-    kind = get_origin(kinds[0]) or kinds[0] if len(kinds) == 1 else object
-    return config_dict.placeholder(kind if kind in (bool, int, float, str, tuple) else object)
+def _holder(name: str, option: Option) -> Any:
+    """A default; a placeholder where there is none; of any type where there are several types."""
+    kinds = kinds_of(option.annotation)
+    if option.default in (None, REQUIRED):
+        return config_dict.placeholder(_plain(kinds[0]) if len(kinds) == 1 else object)
+    default = as_json(option.default, name)
+    return default if len(kinds) == 1 else config_dict.FieldReference(default, field_type=object)
+
+
+def _plain(kind: Any) -> type:
+    """The type that values of a kind have in a config: object, if it cannot be told."""
+    if get_origin(kind) is Literal:
+        types = {type(value) for value in get_args(kind)}
+        kind = types.pop() if len(types) == 1 else object
+    kind = get_origin(kind) or kind
+    return kind if kind in (bool, int, float, str, tuple) else object
