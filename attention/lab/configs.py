@@ -91,7 +91,7 @@ def load(file: str, *score: str) -> ConfigDict:
             f"--config={file}: {begin}: get_config() returns {returned}, where a ConfigDict is due"
         )
     if isinstance(config, FrozenConfigDict):
-        config = ConfigDict(config)
+        config = config.as_configdict()
     if config.get("name") == Settings.model_fields["name"].default:
         config.name = Path(file).stem
     return config

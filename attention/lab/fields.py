@@ -22,6 +22,7 @@ from typing import (
     Literal,
     NamedTuple,
     Optional,
+    TypeGuard,
     Union,
     get_args,
     get_origin,
@@ -197,7 +198,7 @@ def given(section: type[Section], values: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def is_section(annotation: Any) -> bool:
+def is_section(annotation: Any) -> TypeGuard[type[Section]]:
     """Whether the type of a field is a section, which has fields of its own."""
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
@@ -243,7 +244,7 @@ def kinds_of(annotation: Any) -> list[Any]:
 
 def type_name(annotation: Any) -> str:
     """A type in words: `int`, or `'line' or 'wave'`."""
-    words = []
+    words: list[str] = []
     for kind in kinds_of(annotation):
         if get_origin(kind) is Literal:
             words += map(repr, get_args(kind))

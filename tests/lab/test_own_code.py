@@ -175,12 +175,6 @@ MINE = """
             size = int(jnp.float32(size))  # no constant while shapes alone are looked at
             return super().held_out(split, key, size, length)
 
-    @task
-    class Typed(Copy):
-        typed = "symbols"
-        def encode(self, typed):
-            return typed.nothing  # Typed
-
     class Greedy(ParallelDecoder):
         def greedy(self, memory, length, time, question=None):
             return memory.nothing  # Greedy

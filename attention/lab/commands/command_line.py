@@ -36,7 +36,7 @@ def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.
         if hosts.is_first() or isinstance(error, OSError):
-            print(_told(error, whole=flag_values["traceback"].value), file=sys.stderr)
+            print(_told(error, whole=bool(flag_values["traceback"].value)), file=sys.stderr)
         status = 2 if isinstance(error, UsageError) else 1
     sys.exit(status)
 
