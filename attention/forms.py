@@ -130,11 +130,16 @@ class Pairwise:
         return jax.vmap(over_keys, in_axes=(0, None))(self.queries, self.keys)
 
     def _scalar_score(self, query: PyTree, key: PyTree) -> Array:
-        score = jnp.asarray(self.score(query, key))
-        if score.shape:
+        returned = self.score(query, key)
+        try:
+            score = jnp.asarray(returned)
+        except (TypeError, ValueError):
+            score = None
+        if score is None or score.shape:
+            what = repr(returned) if score is None else f"shape {score.shape}"
             raise ValueError(
                 f"a score must return a scalar, shape (), for one query and one key;"
-                f" {name_of(self.score)} returned shape {score.shape}"
+                f" {name_of(self.score)} returned {what}"
             )
         return score
 

@@ -1,6 +1,8 @@
 """`Attention`: the layer that holds the scores of its heads."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 from attention.algorithms import dense
 from attention.attend import attend, attend_sharded, attend_with_weights
 from attention.biases import Bias
-from attention.forms import Form, form_of
+from attention.forms import Form, form_of, name_of
 from attention.masks import Mask
 from attention.normalizers import Normalizer
 from attention.weight_statistics import Statistics, statistics
@@ -28,8 +30,8 @@ class Attention(nnx.Module):
 
     Args:
       score: a score class, made once a head by
-        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function of a single query
-        and a single key, which every head shares.
+        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function
+        `score(query, key, **options)` of a single query and a single key, which every head shares.
       query_dim: size of a query.
       key_dim: size of a key.
       heads: number of heads; it must divide the size of the values.
@@ -39,7 +41,7 @@ class Attention(nnx.Module):
         class, made by `bias(heads, rngs=…)`.
       implementation: name of the algorithm, see `attention.attend`; None picks.
       rngs: source of the score's initial parameters.
-      **options: passed on to the score class.
+      **options: passed on to the score class or function.
     """
 
     def __init__(
@@ -68,9 +70,7 @@ class Attention(nnx.Module):
         self.bias = None if bias is None else nnx.data(bias(heads, rngs=rngs))
         self.shares_score = not isinstance(score, type)
         if self.shares_score:
-            if options:
-                raise ValueError(f"a plain score function takes no options, got {sorted(options)}")
-            self.score = nnx.data(Partial(score))
+            self.score = nnx.data(Partial(_with_options(score, options) if options else score))
         else:
             # The heads' scores are one module whose parameters have a leading head axis.
             self.score = jax.vmap(
@@ -210,6 +210,36 @@ class Attention(nnx.Module):
 
     def _form_of_head(self, score: Callable[..., Any], queries: PyTree, keys: PyTree) -> Form:
         return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
+
+
+@dataclass(frozen=True)
+class _WithOptions:
+    """A plain score function and its options, which are no parameters.
+
+    Unlike those of `functools.partial`, two of the same function and options are equal: so are the
+    structures of their layers.
+    """
+
+    function: Callable[..., Any]
+    options: Mapping[str, Any]
+
+    @property
+    def __name__(self) -> str:
+        return name_of(self.function)
+
+    def __hash__(self) -> int:
+        return hash(self.function)
+
+    def __call__(self, query: PyTree, key: PyTree) -> Array:
+        return self.function(query, key, **self.options)
+
+
+def _with_options(score: Callable[..., Any], options: Mapping[str, Any]) -> _WithOptions:
+    try:
+        inspect.signature(score).bind(None, None, **options)
+    except TypeError as error:
+        raise ValueError(f"the score function {name_of(score)} cannot be called: {error}") from None
+    return _WithOptions(score, options)
 
 
 def _as_values(keys: PyTree) -> Array:

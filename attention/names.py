@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 
@@ -16,6 +17,7 @@ def find_named(kind: str, table: Mapping[str, Any], name: str) -> Any:
     Raises:
       ValueError: the name is neither; the message lists the keys of the table. Or the path
         leads nowhere; the message tells why.
+      Exception: what the imported module itself raises, as it is.
     """
     if name in table:
         return table[name]
@@ -23,7 +25,25 @@ def find_named(kind: str, table: Mapping[str, Any], name: str) -> Any:
         choices = ", ".join(table)
         raise ValueError(f"{kind} {name!r} is unknown; choose {choices} or a path module:Name")
     module_name, _, attribute = name.partition(":")
+    module = _imported(module_name, f"{kind} {name!r} cannot be imported")
     try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{kind} {name!r} cannot be imported: {error}") from error
+        return getattr(module, attribute)
+    except AttributeError:
+        file = getattr(module, "__file__", None) or "built in"
+        raise ValueError(
+            f"{kind} {name!r} cannot be imported: module {module_name!r} ({file}) has no attribute"
+            f" {attribute!r}"
+        ) from None
+
+
+def _imported(name: str, complaint: str) -> ModuleType:
+    """The module of a name. What is missing inside the module is another error than its absence."""
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{complaint}: {name!r} is no name of a module, as my_lab.scores")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        hint = ", which is named without .py" if name.endswith(".py") else ""
+        raise ValueError(f"{complaint}: there is no module {error.name!r}{hint}") from None

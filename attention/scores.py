@@ -11,7 +11,6 @@ becomes a single matrix product over all queries, and the projection is done onc
 every query instead of once for every pair.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -297,20 +296,6 @@ def find_score(name: str) -> Callable[..., Any]:
     if not callable(score):
         raise ValueError(f"score {name!r} is a {type(score).__name__}, not a class or function")
     return score
-
-
-def score_options(score: Callable[..., Any]) -> dict[str, Any]:
-    """The options a score class takes, with their defaults: its keyword-only arguments.
-
-    A plain function has none.
-    """
-    if not isinstance(score, type):
-        return {}
-    return {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(score.__init__).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
-    }
 
 
 def _leaky_relu(hidden: Float[Array, "*lead hidden"]) -> Float[Array, "*lead hidden"]:

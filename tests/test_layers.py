@@ -281,9 +281,30 @@ def test_heads_must_be_positive(heads):
         Attention(MLP, QUERY_DIM, KEY_DIM, heads=heads, rngs=nnx.Rngs(0))
 
 
-def test_options_of_a_plain_function_are_refused():
-    with refused(r"plain score function takes no options, got \['hidden', 'slope'\]"):
-        Attention(overlap, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0), slope=1, hidden=3)
+def scaled(query, key, *, scale=2.0):
+    return scale * overlap(query, key)
+
+
+def test_a_plain_function_takes_its_options_which_are_no_parameters():
+    queries, keys, values = make_arrays("function")
+
+    def layer(**options):
+        return Attention(scaled, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0), **options)
+
+    def explicit(query, key):
+        return 3.0 * overlap(query, key)
+
+    expected = Attention(explicit, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))(queries, keys, values)
+    assert_close(layer(scale=3.0)(queries, keys, values), expected)
+    assert jax.tree.leaves(nnx.state(layer(scale=3.0))) == []
+    structures = [nnx.split(layer(scale=scale))[0] for scale in (3.0, 3.0, 5.0)]
+    assert structures[0] == structures[1] != structures[2]
+    assert hash(structures[0]) == hash(structures[1])
+
+
+def test_an_option_that_a_plain_function_does_not_take_is_refused():
+    with refused("score function overlap cannot be called: got an unexpected .* 'slope'"):
+        Attention(overlap, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0), slope=1)
 
 
 def test_keys_that_are_a_pytree_cannot_be_the_values():

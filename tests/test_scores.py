@@ -13,7 +13,6 @@ from oracles import (
     QUERIES,
     QUERY_DIM,
     Distance,
-    Gated,
     arrays_in,
     assert_close,
     dims,
@@ -45,7 +44,7 @@ from attention import (
     Uniform,
     form_of,
 )
-from attention.scores import find_score, score_options
+from attention.scores import find_score
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -272,18 +271,3 @@ def test_find_score_follows_a_path(path, expected):
 def test_find_score_explains_what_it_cannot_find(name, message):
     with pytest.raises(ValueError, match=message):
         find_score(name)
-
-
-@pytest.mark.parametrize(
-    ("score", "expected"),
-    [
-        (Linear, {}),
-        (MLP, {"hidden": 64}),
-        (Cosine, {"sharpness": 8.0}),
-        (Distance, {"sharpness": 2.0, "power": 2}),
-        (Gated, {}),
-        (overlap, {}),
-    ],
-)
-def test_score_options_are_the_keyword_arguments_with_a_default(score, expected):
-    assert score_options(score) == expected

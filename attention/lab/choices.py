@@ -5,20 +5,22 @@ and a bias are found here; scores are found by the library, which takes the same
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attention.biases import BIASES
 from attention.lab.errors import UsageError
+from attention.lab.fields import REQUIRED, Option, options_of, read_option
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
+from attention.lab.own_code import errors_told, lines_of
 from attention.lab.tasks.catalogue import TASKS
 from attention.lab.tasks.task import Task, TaskSettings
 from attention.names import find_named
 from attention.normalizers import NORMALIZERS
-from attention.scores import find_score, score_options
+from attention.scores import find_score
 
 NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
 NO_BIAS = "none"  # in the place of a bias's name
@@ -40,14 +42,23 @@ def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
     if name not in choices and ":" not in name:
         listed = ", ".join(map(repr, choices))
         raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
-    try:
-        choice = find_named(field.removesuffix(".name").rpartition(".")[2], choices, name)
-    except ValueError as error:
-        raise UsageError(f"{field}={name!r}: {error}") from None
+    kind = field.removesuffix(".name").rpartition(".")[2]
+    choice = _found(field, name, lambda: find_named(kind, choices, name))
     if name not in choices and not callable(choice):
         kind = type(choice).__name__
         raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
     return choice
+
+
+def _found(field: str, name: str, find: Callable[[], Any]) -> Any:
+    """What a search finds; the error of a search tells the field, that of a module its line too."""
+    with errors_told({field: name}):
+        try:
+            return find()
+        except ValueError as error:
+            if lines_of(error, {field: name}):  # raised by the module that was imported
+                raise
+            raise UsageError(f"{field}={name!r}: {error}") from None
 
 
 def find_task(name: str) -> type[Task]:
@@ -66,10 +77,13 @@ def task_section(name: str) -> type[TaskSettings]:
       UsageError: there is no task of this name, or its class does not tell its settings.
     """
     task = find_task(name)
-    try:
-        return _section_of(task)
-    except TypeError as error:
-        raise UsageError(f"config.task.name={name!r}: {error}") from None
+    with errors_told({"config.task.name": name}):
+        try:
+            return _section_of(task)
+        except TypeError as error:
+            if lines_of(error, {"config.task.name": name}):
+                raise
+            raise UsageError(f"config.task.name={name!r}: {error}") from None
 
 
 @functools.cache
@@ -121,15 +135,32 @@ def find_bias(name: str) -> Any:
 def _class(field: str, choices: Mapping[str, Any], name: str, kind: type) -> Any:
     choice = find_choice(field, choices, name)
     is_derived = isinstance(choice, type) and issubclass(choice, kind)
-    if not is_derived or getattr(choice, "__abstractmethods__", None):
+    if not is_derived:
         raise UsageError(f"{field}={name!r}: is no class derived from {kind.__name__}")
+    if lacking := getattr(choice, "__abstractmethods__", None):
+        raise UsageError(f"{field}={name!r}: does not define {', '.join(sorted(lacking))}")
     return choice
 
 
-def default_options(score: str) -> dict[str, Any]:
-    """The options of a score, with their defaults; where there is no attention, there are none.
+def score_options(name: str) -> dict[str, Option]:
+    """The options of a score; where there is no attention, there are none.
 
     Raises:
-      ValueError: there is no such score.
+      UsageError: there is no such score.
     """
-    return {} if score == NO_ATTENTION else score_options(find_score(score))
+    if name == NO_ATTENTION:
+        return {}
+    return options_of(_found("config.score.name", name, lambda: find_score(name)))
+
+
+def read_score_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a score's options, of the types that their annotations say.
+
+    Raises:
+      UsageError: there is no such score; or an option is missing, of another type, out of range.
+    """
+    return {
+        option: read_option(choice, values.get(option), f"config.score.options.{option}")
+        for option, choice in score_options(name).items()
+        if option in values or choice.default is REQUIRED
+    }

@@ -4,21 +4,30 @@ import os
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
 from attention.lab.choices import (
-    default_options,
     find_decoder,
     find_encoder,
     find_task,
+    score_options,
     task_section,
 )
 from attention.lab.errors import UsageError
-from attention.lab.fields import Section, options_of
+from attention.lab.fields import (
+    REQUIRED,
+    Option,
+    Section,
+    as_json,
+    is_section,
+    kinds_of,
+    options_of,
+)
+from attention.lab.own_code import begins, in_one_line
 from attention.lab.repository import CONFIGS
-from attention.lab.settings import Settings, model_section_of, read_settings
+from attention.lab.settings import Settings, model_section_of, read_settings, settings_class
 from attention.lab.tasks.catalogue import DEFAULT
 
 # The fields whose values decide which other fields a config has.
@@ -32,6 +41,8 @@ def default_config(
 ) -> ConfigDict:
     """A config in which every field has its default, for a config file to change.
 
+    A field without a default holds None until the file or a flag sets it.
+
     Args:
       score: name of the score, whose options become fields.
       task: name of the task, whose settings become fields.
@@ -41,14 +52,13 @@ def default_config(
     Raises:
       ValueError: there is no such score, task or decoder.
     """
-    settings = read_settings(
-        {
-            "score": {"name": score, "options": default_options(score)},
-            "task": {"name": task},
-            "model": {"decoder": decoder, **find_decoder(decoder).defaults},
-        }
-    )
-    return ConfigDict(settings.model_dump())
+    model = {"decoder": decoder, **find_decoder(decoder).defaults}
+    chosen = {"score": {"name": score}, "task": {"name": task}, "model": model}
+    config = ConfigDict(_defaults(settings_class(chosen)))
+    for section, values in chosen.items():
+        config[section].update(values)
+    config.score.options = ConfigDict(_held(score_options(score)))
+    return config
 
 
 def shipped(folder: Path = CONFIGS) -> dict[str, Path]:
@@ -106,19 +116,26 @@ def load(named: str, *score: str) -> ConfigDict:
       UsageError: the file cannot be read or run, or makes no config; the message names the file.
     """
     file = str(find_config(named))
+    begin = None
     try:
         get_config = runpy.run_path(file).get("get_config")
-        if get_config is None:
-            raise UsageError(f"--config={file}: has no function get_config")
-        config = get_config(*score)
-    except UsageError:
-        raise
-    except SyntaxError as error:
-        raise UsageError(f"--config: {error.filename} is not Python: {error.msg}") from None
-    except Exception as error:  # the file is a user's program: anything may go wrong in it
-        raise UsageError(f"--config={file}: {type(error).__name__}: {error}") from None
+        begin = begins(get_config)
+        config = get_config(*score) if callable(get_config) else None
+    except UsageError as error:
+        if score and score[0] in str(error):  # what is wrong was asked for by the flag
+            raise
+        raise UsageError(f"--config={file}: {in_one_line(error, begin)}") from error.__cause__
+    except (Exception, SystemExit) as error:  # the file is a user's program: anything may go wrong
+        raise UsageError(f"--config={file}: {in_one_line(error, begin)}") from error
+    if not callable(get_config):
+        raise UsageError(f"--config={file}: has no function get_config")
     if not isinstance(config, ConfigDict):
-        raise UsageError(f"--config={file}: get_config() returns no ConfigDict, but {config!r}")
+        returned = "None" if config is None else f"a value of type {type(config).__name__}"
+        raise UsageError(
+            f"--config={file}: {begin}: get_config() returns {returned}, where a ConfigDict is due"
+        )
+    if isinstance(config, FrozenConfigDict):
+        config = config.as_configdict()
     if config.get("name") == Settings.model_fields["name"].default:
         config.name = Path(file).stem
     return config
@@ -173,23 +190,21 @@ def _check_name(name: str) -> None:
 def _choose(config: ConfigDict, field: str, name: str) -> None:
     """Names another task, encoder or decoder, and has the fields that it brings along."""
     if field == "task.name":
-        task = task_section(name)
-        defaults = {field: info.default for field, info in task.model_fields.items()}
+        defaults = _defaults(task_section(name))
         kept = {field: config.task[field] for field in config.task if field in defaults}
-        config.task = ConfigDict({**_fillable(task, defaults), **kept, "name": name})
+        config.task = ConfigDict({**defaults, **kept, "name": name})
         return
     before = model_section_of(config.to_dict()).model_fields
     config.model[field.removeprefix("model.")] = name
-    section, options = model_section_of(config.to_dict()), _options_of(config, field)
-    for option, default in _fillable(section, options).items():
+    for option, default in _held(_options_of(config, field)).items():
         # A field that nobody has changed takes the default of the class that is now chosen.
         if option not in config.model or config.model[option] == before[option].default:
             with config.model.ignore_type():
                 config.model[option] = default
 
 
-def _options_of(config: ConfigDict, field: str) -> dict[str, Any]:
-    """The defaults of the fields of the encoder or decoder that a config has chosen.
+def _options_of(config: ConfigDict, field: str) -> dict[str, Option]:
+    """The options of the encoder or decoder that a config has chosen.
 
     Without those that a config gives by name, where the class wants an object.
     """
@@ -197,19 +212,41 @@ def _options_of(config: ConfigDict, field: str) -> dict[str, Any]:
         part: Any = find_encoder(config.model.encoder, find_task(config.task.name))
     else:
         part = find_decoder(config.model.decoder)
-    options = {option: default for option, (_, default) in options_of(part).items()}
+    options = options_of(part)
     return {option: options[option] for option in options if option not in ("normalizer", "bias")}
 
 
-def _fillable(section: type[Section], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults as a config can have them: in the place of None, one that a flag can fill."""
-    return {
-        field: _placeholder(section.model_fields[field].annotation) if default is None else default
-        for field, default in defaults.items()
-    }
+def _defaults(section: type[Section]) -> dict[str, Any]:
+    """The fields of a section, and of the sections within, as a config has them."""
+    fields: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if is_section(field.annotation):
+            fields[name] = _defaults(field.annotation)
+        else:
+            default = field.get_default(call_default_factory=True)
+            option = Option(field.annotation, REQUIRED if field.is_required() else default)
+            fields |= _held({name: option})
+    return fields
 
 
-def _placeholder(annotation: Any) -> Any:
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    is_plain = len(kinds) == 1 and kinds[0] in (bool, int, float, str, tuple)
-    return config_dict.placeholder(kinds[0]) if is_plain else None
+def _held(options: Mapping[str, Option]) -> dict[str, Any]:
+    """The defaults of options as a config has them: such that a flag can change each."""
+    return {name: _holder(name, option) for name, option in options.items()}
+
+
+def _holder(name: str, option: Option) -> Any:
+    """A default; a placeholder where there is none; of any type where there are several types."""
+    kinds = kinds_of(option.annotation)
+    if option.default in (None, REQUIRED):
+        return config_dict.placeholder(_plain(kinds[0]) if len(kinds) == 1 else object)
+    default = as_json(option.default, name)
+    return default if len(kinds) == 1 else config_dict.FieldReference(default, field_type=object)
+
+
+def _plain(kind: Any) -> type:
+    """The type that values of a kind have in a config: object, if it cannot be told."""
+    if get_origin(kind) is Literal:
+        types = {type(value) for value in get_args(kind)}
+        kind = types.pop() if len(types) == 1 else object
+    kind = get_origin(kind) or kind
+    return kind if kind in (bool, int, float, str, tuple) else object

@@ -24,11 +24,23 @@ from attention.lab.choices import (
     task_section,
 )
 from attention.lab.errors import UsageError
-from attention.lab.fields import Option, Section, options_of, section_with
+from attention.lab.fields import (
+    Option,
+    Section,
+    Untyped,
+    as_json,
+    as_tuples,
+    given,
+    missing,
+    options_of,
+    reason,
+    section_with,
+)
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
+from attention.lab.own_code import errors_told, own_parts, refusals_told
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.lab.tasks.task import Task, TaskSettings
 
@@ -37,7 +49,7 @@ class ScoreSettings(Section):
     """Which score to attend with, and the options of the score."""
 
     name: str = "mlp"  # of attention.scores.SCORES, or module:Name; none: no attention
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Untyped] = Field(default_factory=dict)
 
 
 class ModelSettings(Section):
@@ -130,10 +142,14 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
         with their dotted paths; or two values do not fit each other, and the message names the
         first such value.
     """
+    section = settings_class(config)
+    # By way of JSON, so that these settings are those that a run reads back from its config.json.
+    text = json.dumps(given(section, {"model": {}, **as_json(config, "config")}))
     try:
-        settings = _class_of(config).model_validate(config)
+        settings = section.model_validate_json(text)
     except ValidationError as error:
-        raise UsageError("; ".join(map(_one_line, error.errors()))) from None
+        told = [_one_line(section, found) for found in error.errors()]
+        raise UsageError("; ".join(told)) from None
     model = settings.model
     find_normalizer(model.normalizer)
     find_bias(model.bias)
@@ -163,7 +179,7 @@ def from_json(config: Mapping[str, Any]) -> Settings:
     Raises:
       UsageError: the config is refused, as by `read_settings`.
     """
-    return read_settings(_with_tuples(config))
+    return read_settings(config)
 
 
 def check_length(settings: Settings, length: int, where: str) -> None:
@@ -177,10 +193,9 @@ def check_length(settings: Settings, length: int, where: str) -> None:
     Raises:
       UsageError: the length is refused.
     """
-    try:
-        longest = settings.task.max_length
-    except ValueError as error:  # of a task that has to be built to tell
-        raise UsageError(f"config.task.{error}") from None
+    parts = own_parts(settings)
+    with errors_told(parts, wherever=True), refusals_told("config.task", parts):
+        longest = settings.task.max_length  # some tasks have to be built to tell
     if length < 1 or (length > longest and not _has_any_length(settings)):
         raise UsageError(
             f"{where}={length}: the model has positions for lengths 1 to {longest}"
@@ -215,11 +230,18 @@ def decoder_of(settings: Settings) -> type[Decoder]:
 
 def model_section_of(config: Mapping[str, Any]) -> type[ModelSettings]:
     """The settings of the model, with the fields of the encoder and decoder that are chosen."""
-    return _class_of(config).model_fields["model"].annotation  # type: ignore[return-value]
+    return settings_class(config).model_fields["model"].annotation  # type: ignore[return-value]
 
 
-def _class_of(config: Mapping[str, Any]) -> type[Settings]:
-    """The class of settings with the fields of the task, encoder and decoder that are chosen."""
+def settings_class(config: Mapping[str, Any]) -> type[Settings]:
+    """The class of settings with the fields of the task, encoder and decoder that are chosen.
+
+    Args:
+      config: nested dictionaries; where it names no task, encoder or decoder, the default counts.
+
+    Raises:
+      UsageError: there is no such task, encoder or decoder.
+    """
     task_name = _name(config, "task", "name", DEFAULT)
     task = find_task(task_name)
     encoder = find_encoder(_name(config, "model", "encoder", OF_THE_TASK), task)
@@ -249,7 +271,7 @@ def _class_with(
         options |= options_of(part)
     model: Any = section_with(ModelSettings, options)
 
-    return create_model("Settings", __base__=Settings, task=(task, ...), model=(model, model()))
+    return create_model("Settings", __base__=Settings, task=(task, ...), model=(model, ...))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dict[str, tuple]:
@@ -273,14 +295,11 @@ def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dic
     return changed
 
 
-def _with_tuples(value: Any) -> Any:
-    """A value in which the lists of JSON are tuples again, as settings have them."""
-    if isinstance(value, Mapping):
-        return {name: _with_tuples(item) for name, item in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
-
-
-def _one_line(error: Any) -> str:
-    names = ".".join(str(part) for part in error["loc"])
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"config.{names}={error['input']!r}: {message}"
+def _one_line(section: Any, error: Any) -> str:
+    *sections, name = error["loc"]
+    path = ".".join(map(str, ("config", *error["loc"])))
+    if error["type"] == "missing":
+        for part in sections:
+            section = section.model_fields[part].annotation
+        return str(missing(path, section.model_fields[name].annotation))
+    return f"{path}={as_tuples(error['input'])!r}: {reason(error)}"

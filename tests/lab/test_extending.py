@@ -261,7 +261,6 @@ def test_a_normalizer_of_ones_own_trains(mine):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("NoDefault", "NoDefault.places is a setting, so it needs a default"),
         ("NoDataclass", "NoDataclass is no dataclass"),
         ("NoPytree", "is no pytree; its class needs the decorator"),
     ],

@@ -2,12 +2,14 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import flags
 
 from attention.lab.errors import TrainingError, UsageError
+from attention.lab.own_code import errors_told
 from attention.lab.parallel import hosts
 
 Main = Callable[[list[str]], int]
@@ -28,16 +30,31 @@ def run(
       about: what `--help` shows above them.
       more: what `--help` shows below them, given what is no flag of the command.
     """
+    if "traceback" not in flag_values:
+        flags.DEFINE_bool(
+            "traceback", False, "of an error in your own code, show all", flag_values=flag_values
+        )
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own scores and tasks may be
     try:
-        status = main(parse(flag_values, sys.argv, about, more))
+        with errors_told():
+            status = main(parse(flag_values, sys.argv, about, more))
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.
         if hosts.is_first() or isinstance(error, OSError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(_told(error, whole=bool(flag_values["traceback"].value)), file=sys.stderr)
         status = 2 if isinstance(error, UsageError) else 1
     sys.exit(status)
+
+
+def _told(error: Exception, *, whole: bool) -> str:
+    """An error in one line; or as a whole, with the traceback of its cause before that line."""
+    line, cause = f"error: {' '.join(str(error).split())}", error.__cause__
+    if cause is None:
+        return line
+    if whole:
+        return "".join(traceback.format_exception(cause)) + line
+    return f"{line} (--traceback shows all)"
 
 
 def parse(

@@ -12,6 +12,7 @@ from typing import Any
 
 from attention.lab.configs import find_file
 from attention.lab.errors import UsageError
+from attention.lab.own_code import in_one_line
 from attention.lab.repository import CONFIGS
 from attention.lab.sweeps.distributions import Range
 from attention.lab.sweeps.trials import Values, refuse_seeds
@@ -34,11 +35,8 @@ def read_space(named: str) -> Space:
     try:
         names = runpy.run_path(file)
         space = names["get_space"]() if "get_space" in names else None
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # it is somebody's program: anything may go wrong in it
-        raise UsageError(f"--space={file}: {type(error).__name__}: {error}") from None
+    except (Exception, SystemExit) as error:  # somebody's program: anything may go wrong in it
+        raise UsageError(f"--space={file}: {in_one_line(error)}") from error
     if not isinstance(space, dict) or not space:
         raise UsageError(
             f"--space={file}: needs a get_space() that returns fields and their values"

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 
 from rich.console import Console
@@ -30,15 +31,23 @@ def main(folder: Path, group_id: str) -> int:
     try:
         status = train(settings, group.run.path, Console()).exit_status
     except TrainingError as error:
+        _show_cause(error)
         # It is about those trials alone that failed last.
         several = f"all {len(trials)} of the group failed, the last "
         group.fail(f"{several if len(trials) > 1 else ''}{error}")
         status = 1
     except (UsageError, OSError) as error:
+        _show_cause(error)
         print(f"error: {error}", flush=True)
         return 2
     group.record()
     return status
+
+
+def _show_cause(error: Exception) -> None:
+    """Shows the traceback of an error in a user's own code: a log has room for it."""
+    if error.__cause__ is not None:
+        traceback.print_exception(error.__cause__)
 
 
 def die_with_parent() -> None:

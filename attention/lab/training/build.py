@@ -5,23 +5,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
-from attention.lab.choices import NO_ATTENTION, find_bias, find_normalizer
+from attention.lab.choices import NO_ATTENTION, find_bias, find_normalizer, read_score_options
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.reconstructor import Reconstructor
+from attention.lab.own_code import errors_told, field_of, lines_of, own_parts, refusals_told
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import can_split, make_mesh
 from attention.lab.settings import (
+    EvalSettings,
     Settings,
     decoder_of,
     encoder_of,
     task_of,
 )
+from attention.lab.tasks.batch import Batch
 from attention.lab.tasks.task import Task
 from attention.lab.training.limits import (
     check_encoder,
@@ -34,6 +38,14 @@ from attention.lab.training.optimizer import make_optimizer
 from attention.scores import find_score
 
 Parameters = PyTree
+
+# Errors of a program that looks at numbers, not at shapes alone. Where no model takes part, it may.
+NUMBERS_WANTED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,9 @@ def read_source(settings: Settings) -> bytes | None:
     Raises:
       UsageError: the data cannot be had: a file cannot be read, or a package is missing.
     """
-    try:
+    parts = own_parts(settings)
+    with errors_told(parts), refusals_told("config.task", parts):
         return task_of(settings).source(settings.task)
-    except ValueError as error:
-        raise UsageError(f"config.task.{error}") from None
 
 
 def build(
@@ -96,6 +107,13 @@ def build(
     Raises:
       UsageError: the settings do not fit each other, or do not fit the devices.
     """
+    with errors_told(own_parts(settings), wherever=True):
+        return _build(settings, source, devices)
+
+
+def _build(
+    settings: Settings, source: bytes | None, devices: Sequence[jax.Device] | None
+) -> Experiment:
     task = _make_task(settings, source)
     check_score(settings)
     check_optimizer(settings)
@@ -105,7 +123,10 @@ def build(
     try:
         model = nnx.eval_shape(lambda: _try_model(settings, task))
     except (TypeError, ValueError) as error:
-        raise UsageError(_blame(settings, error)) from error
+        own = own_parts(settings)
+        if lines_of(error, own) and not _field_of(error, settings):
+            raise
+        raise UsageError(_blame(settings, error)) from (error if own else None)
     rule = make_optimizer(settings.optimizer, settings.train.steps)
     experiment = Experiment(
         settings, task, nnx.split(model)[0], rule, jax.devices() if devices is None else devices
@@ -115,10 +136,8 @@ def build(
 
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:
-    try:
+    with refusals_told("config.task", own_parts(settings)):
         task = task_of(settings).build(settings.task, source)
-    except ValueError as error:
-        raise UsageError(f"config.task.{error}") from None
     if jax.tree_util.all_leaves([task]):
         raise UsageError(
             f"config.task.name={settings.task.name!r}: is no pytree; its class needs the decorator"
@@ -129,6 +148,8 @@ def _make_task(settings: Settings, source: bytes | None) -> Task:
 
 def _blame(settings: Settings, error: Exception) -> str:
     """All that a model is made of, and what went wrong in making it."""
+    if field := _field_of(error, settings):
+        return f"{field.rpartition('.')[0]}.{error}"
     model = settings.model.model_dump()
     sizes = {field: model.pop(field) for field in ("dim", "heads")}
     fields = ", ".join(f"{field}={value!r}" for field, value in {**sizes, **model}.items())
@@ -136,6 +157,16 @@ def _blame(settings: Settings, error: Exception) -> str:
         f"config.score={settings.score.name!r} with options {settings.score.options} and"
         f" config.model.{fields}: {error}"
     )
+
+
+def _field_of(error: Exception, settings: Settings) -> str | None:
+    """The dotted path of the field that an error is about, if its message begins with a field."""
+    sections = {
+        "config.score.options": settings.score.options,
+        "config.model": type(settings.model).model_fields,
+    }
+    field = field_of(error)
+    return next((f"{path}.{field}" for path, names in sections.items() if field in names), None)
 
 
 def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstructor:
@@ -161,7 +192,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
         model.dim,
         rngs=rngs,
         **{name: chosen[name] for name in options_of(decoder_class)},
-        **settings.score.options,
+        **read_score_options(settings.score.name, settings.score.options),
     )
     return Reconstructor(encoder, decoder)
 
@@ -169,8 +200,40 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
 def _try_model(settings: Settings, task: Task) -> Reconstructor:
     """A model that was asked for an output: settings that do not fit the model fail here."""
     model = _make_model(settings, task, jax.random.key(0))
-    model.logits(task.sample(jax.random.key(0), settings.train.batch_size))
+    batch = task.sample(jax.random.key(0), settings.train.batch_size)
+    model.logits(batch)
+    if own_parts(settings):
+        _try_gradient(model, batch)
+        _try_evaluation(model, task, settings.eval)
     return model
+
+
+# What a user wrote may fail wherever it is called. It costs no more than a look at the shapes.
+
+
+def _try_gradient(model: Reconstructor, batch: Batch) -> None:
+    model_def, parameters = nnx.split(model)
+
+    def total(parameters: Parameters) -> Array:
+        return jnp.sum(nnx.merge(model_def, parameters).logits(batch))
+
+    jax.grad(total)(nnx.to_pure_dict(parameters))
+
+
+def _try_evaluation(model: Reconstructor, task: Task, settings: EvalSettings) -> None:
+    task.summary()
+    asked = [("validation", None), ("test", None), *(("test", n) for n in settings.lengths)]
+    tried = set()
+    for split, length in asked:
+        try:
+            batch = task.held_out(split, jax.random.key(0), settings.sequences, length)
+        except NUMBERS_WANTED:
+            return
+        if batch.source.shape not in tried:
+            tried.add(batch.source.shape)
+            time, question = batch.target.shape[1], batch.question
+            output = model.reconstruct(batch.source, batch.source_length, time, question)
+            task.count(output.tokens, batch, batch.target_length > 0)
 
 
 def _check_devices(experiment: Experiment, parameters: Parameters) -> None:

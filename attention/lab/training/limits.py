@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from attention.lab.choices import NO_ATTENTION, default_options
+from attention.lab.choices import NO_ATTENTION, read_score_options, score_options
 from attention.lab.errors import UsageError
 from attention.lab.fields import options_of
 from attention.lab.models.decoder import Decoder
@@ -17,16 +17,13 @@ from attention.lab.tasks.task import Task
 
 
 def check_score(settings: Settings) -> None:
-    """Refuses a score that does not exist, and options that the score does not take.
+    """Refuses a score that does not exist, and options that it does not take, or that are missing.
 
     Raises:
       UsageError: the score or an option is refused; the message names the choices.
     """
     name, options = settings.score.name, settings.score.options
-    try:
-        choices = default_options(name)
-    except ValueError as error:
-        raise UsageError(f"config.score.name={name!r}: {error}") from None
+    choices = score_options(name)
     taken = options_of(decoder_of(settings))
     for option in options:
         if option in taken:
@@ -41,6 +38,7 @@ def check_score(settings: Settings) -> None:
                 f" {', '.join(choices) or 'no options'}; name the score with the config to"
                 f" get its options, --config={settings.name}:{name}"
             )
+    read_score_options(name, options)
 
 
 def check_optimizer(settings: Settings) -> None:

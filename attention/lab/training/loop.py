@@ -1,11 +1,13 @@
 """The training loop: restore, update, log, evaluate, save; and the report at the end."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from attention.lab.errors import TrainingError
+from attention.lab.own_code import errors_told, own_parts
 from attention.lab.parallel import hosts
 from attention.lab.parallel.devices import described
 from attention.lab.parallel.interruption import Interruption, noticed_interruptions
@@ -45,7 +47,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
 
     Raises:
       UsageError: the request cannot be met; nothing was written.
-      TrainingError: the loss is no longer finite, in every replica.
+      TrainingError: the loss is no longer finite, in every replica; or a user's own code raised
+        an error.
     """
     if not hosts.is_first():
         console = Console(quiet=True, force_terminal=False)
@@ -63,8 +66,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         if hosts.from_first(result is not None):
             console.print(f"{path}: finished already, nothing to do")
         else:
-            _announce(experiment, run, console)
-            with noticed_interruptions() as interruption:
+            with noticed_interruptions() as interruption, _failures_told(settings, run):
+                _announce(experiment, run, console)
                 result = _train_to_end(experiment, run, console, interruption)
             if result is None:
                 console.print("run the same command again to go on")
@@ -73,6 +76,17 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         outcome = Finished(result)
         _show(outcome, run, settings, console)
         return outcome
+
+
+def _failures_told(settings: Settings, run: Run) -> AbstractContextManager:
+    """Tells errors in a user's own code that came up in training, and what is kept."""
+
+    def failure(told: str) -> TrainingError:
+        saved = saved_steps(run.checkpoints)
+        kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
+        return TrainingError(f"{told}; {kept}")
+
+    return errors_told(own_parts(settings), failure)
 
 
 def _train_to_end(

@@ -100,9 +100,14 @@ class Session:
         Returns:
           The state, in which the replicas that met the target accuracy are no longer trained.
         """
-        step, report = completed(state), self._evaluator.report(state, "validation")
+        step = completed(state)
+        try:
+            report = self._evaluator.report(state, "validation")
+            pixels = self._evaluator.picture(state)
+        except Exception:  # in a user's own task, say: no update is lost by it
+            self.save(state)
+            raise
         self._log.scalars(step, "validation", _by_number(report))
-        pixels = self._evaluator.picture(state)
         if pixels is not None:
             self._log.image(step, "attention", pixels)
         summary = describe(report["all"], self._headings)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attention.lab.errors import UsageError
+from attention.lab.own_code import errors_told, own_parts
 from attention.lab.parallel.replicas import members
 from attention.lab.runs.directory import Run, open_for_evaluation
 from attention.lab.runs.display import report_table
@@ -43,7 +44,8 @@ def evaluate(
     run, experiment, state = _restore(workdir, step, lengths or (), replica)
     if lengths is None:
         lengths = experiment.settings.eval.lengths
-    report = Evaluator(experiment).report(state, "test", lengths)
+    with errors_told(own_parts(experiment.settings)):
+        report = Evaluator(experiment).report(state, "test", lengths)
     which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
     title = f"{workdir}, step {completed(state)}, test{which}"
     console.print(report_table(report, title, experiment.task.metrics))
@@ -67,6 +69,13 @@ def reconstruct(
         cannot be typed, or the line does not fit the task.
     """
     _, experiment, state = _restore(workdir, step, (), replica or 0)
+    with errors_told(own_parts(experiment.settings)):
+        _reconstruct(workdir, experiment, state, line, console)
+
+
+def _reconstruct(
+    workdir: Path, experiment: Experiment, state: TrainState, line: str, console: Console
+) -> None:
     task = experiment.task
     if not task.typed:
         able = [

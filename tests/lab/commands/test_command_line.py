@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 from command_lines import COPY, ROOT, TINY, run
@@ -145,7 +146,7 @@ def test_a_bad_command_is_told_in_one_line(monkeypatch, here, arguments, told):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("def get_config(:", ["is not Python"]),
+        ("def get_config(:", ["bad.py:1: SyntaxError"]),
         ("1 / 0", ["division by zero"]),
         ("", ["get_config"]),
         ("import no_such_module", ["no_such_module"]),
@@ -222,10 +223,7 @@ def test_lengths_beyond_the_model_are_told_in_one_line(monkeypatch, here):
 
 @pytest.mark.parametrize("error", [TrainingError("no\nhope"), OSError("no hope")])
 def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(train, "train", fail)
+    monkeypatch.setattr(train, "train", Mock(side_effect=error))
     assert run(monkeypatch, "train.py", COPY) == (1, "", "error: no hope\n")
 
 
@@ -234,10 +232,7 @@ def test_training_that_fails_is_told_in_one_line_with_another_status(monkeypatch
     [(OSError("disk full"), "error: disk full\n"), (TrainingError("no"), "")],
 )
 def test_of_several_processes_each_tells_what_went_wrong_in_it_alone(monkeypatch, error, told):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(train, "train", fail)
+    monkeypatch.setattr(train, "train", Mock(side_effect=error))
     monkeypatch.setattr(hosts, "is_first", lambda: False)
     assert run(monkeypatch, "train.py", COPY) == (1, "", told)
 

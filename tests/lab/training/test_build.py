@@ -63,7 +63,7 @@ def test_a_score_of_ones_own_trains(my_lab, name):
     ("name", "message"),
     [
         ("mpl", "unknown; choose uniform, .*, trilinear or a path"),
-        ("no_such_lab:Score", "cannot be imported: No module named 'no_such_lab'"),
+        ("no_such_lab:Score", "cannot be imported: there is no module 'no_such_lab'"),
         ("my_lab_scores:Missing", "cannot be imported: .*no attribute 'Missing'"),
         ("my_lab_scores:NUMBER", "is a int, not a class or function"),
         (":", "cannot be imported"),
@@ -126,7 +126,7 @@ def test_a_decoder_that_answers_no_questions_is_refused(task, decoder):
 
 
 def test_a_score_that_is_no_scalar_is_refused(my_lab):
-    with pytest.raises(UsageError, match=r"^config\.score='my_lab_scores:a_vector' "):
+    with pytest.raises(UsageError, match=r"^config\.score\.name='my_lab_scores:a_vector': "):
         build(small({"score.name": f"{my_lab}:a_vector"}, score="dot"), None)
 
 
