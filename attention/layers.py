@@ -16,6 +16,7 @@ from attention.biases import Bias
 from attention.forms import Form, form_of
 from attention.masks import Mask
 from attention.normalizers import Normalizer
+from attention.sizes import check_size
 from attention.weight_statistics import Statistics, statistics
 
 
@@ -40,6 +41,9 @@ class Attention(nnx.Module):
       implementation: name of the algorithm, see `attention.attend`; None picks.
       rngs: source of the score's initial parameters.
       **options: passed on to the score class.
+
+    Raises:
+      ValueError: a size is below 1, or the score or its options are refused.
     """
 
     def __init__(
@@ -55,8 +59,7 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        if heads < 1:
-            raise ValueError(f"heads={heads}: must be at least 1")
+        check_size("heads", heads)
         if isinstance(score, nnx.Module):
             raise ValueError(
                 f"score is an instance of {type(score).__name__}; pass the class, so that each"
@@ -72,6 +75,8 @@ class Attention(nnx.Module):
                 raise ValueError(f"a plain score function takes no options, got {sorted(options)}")
             self.score = nnx.data(Partial(score))
         else:
+            check_size("query_dim", query_dim)
+            check_size("key_dim", key_dim)
             # The heads' scores are one module whose parameters have a leading head axis.
             self.score = jax.vmap(
                 lambda key: score(query_dim, key_dim, rngs=nnx.Rngs(key), **options)

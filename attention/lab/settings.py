@@ -8,9 +8,10 @@ objects of this module. No code below the command line sees a config, only these
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError, create_model
 
 from attention.lab.choices import (
@@ -31,6 +32,16 @@ from attention.lab.models.encoder import Encoder
 from attention.lab.models.encoders import ENCODERS
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.lab.tasks.task import Task, TaskSettings
+from attention.sizes import LARGEST
+
+LARGEST_FLOAT = float(np.finfo(np.float32).max)  # a number beyond it would become infinite
+LONGEST = 2**30 - 1  # indices of a target that is twice as long as its source are of 32 bits
+MOST_LENGTHS = 1024  # each is an evaluation
+MOST_REPLICAS = 2**16
+MOST_ERRORS = 20  # in a message
+TOLD_CHARACTERS = 100  # of a bad value, which may be a list of any length
+
+Count = Annotated[int, Field(ge=1, le=LARGEST)]  # of steps, rows or features
 
 
 class ScoreSettings(Section):
@@ -45,20 +56,20 @@ class ModelSettings(Section):
 
     encoder: str = OF_THE_TASK  # of ENCODERS, or module:Name; auto: as the task's sources need
     decoder: str = "parallel"  # of DECODERS, or module:Name
-    dim: int = Field(64, ge=1)
-    heads: int = Field(1, ge=1)
+    dim: Count = 64
+    heads: Count = 1
     normalizer: str = "softmax"  # of attention.normalizers.NORMALIZERS, or module:name
     bias: str = NO_BIAS  # of attention.biases.BIASES, or module:Name
-    embedding_std: float = Field(0.5, gt=0)
+    embedding_std: float = Field(0.5, gt=0, le=LARGEST_FLOAT)
     dropout: float = Field(0.0, ge=0, lt=1)  # share of the memory set to zero, in training
 
 
 class OptimizerNumbers(Section):
     """The numbers of an optimizer, which may differ between replicas of the same program."""
 
-    learning_rate: float = Field(5e-3, gt=0)  # at its peak
-    clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
-    weight_decay: float = Field(0.0, ge=0)  # for adamw alone
+    learning_rate: float = Field(5e-3, gt=0, le=LARGEST_FLOAT)  # at its peak
+    clip_norm: float = Field(1.0, gt=0, le=LARGEST_FLOAT)  # global norm of the gradient
+    weight_decay: float = Field(0.0, ge=0, le=LARGEST_FLOAT)  # for adamw alone
 
 
 class OptimizerSettings(OptimizerNumbers):
@@ -78,12 +89,12 @@ class ReplicaSettings(OptimizerNumbers):
 class TrainSettings(Section):
     """How long to train, and how often to log, evaluate and save."""
 
-    steps: int = Field(1000, ge=1)  # updates
-    batch_size: int = Field(128, ge=1)
-    log_every_steps: int = Field(50, ge=1)  # no call of the program makes more updates than this
-    eval_every_steps: int = Field(250, ge=1)
-    checkpoint_every_steps: int = Field(500, ge=1)
-    keep_checkpoints: int = Field(3, ge=1)
+    steps: Count = 1000  # updates
+    batch_size: Count = 128
+    log_every_steps: Count = 50  # no call of the program makes more updates than this
+    eval_every_steps: Count = 250
+    checkpoint_every_steps: Count = 500
+    keep_checkpoints: Count = 3
     stop_at_exact_match: float = Field(0.0, ge=0, le=1)  # on validation; 0: never stop early
     shard_parameters: bool = False  # over the devices that share a batch, not a copy on each
 
@@ -92,8 +103,10 @@ class EvalSettings(Section):
     """Evaluation on held-out sequences: how many, and of which lengths."""
 
     sequences: int = Field(4096, ge=1, le=2**20)  # at most, of mixed lengths and of each length
-    batch_size: int = Field(128, ge=1)
-    lengths: tuple[int, ...] = ()  # lengths to report beside the mixture
+    batch_size: Count = 128
+    lengths: tuple[int, ...] = Field(
+        (), max_length=MOST_LENGTHS
+    )  # lengths to report beside the mixture
 
 
 class Settings(Section):
@@ -101,8 +114,10 @@ class Settings(Section):
 
     name: str = "experiment"  # of the config file, unless that sets another
     seed: int = Field(0, ge=0, lt=2**32)
-    num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
-    replicas: tuple[ReplicaSettings, ...] = ()  # in the place of num_seeds, listed by a sweep
+    num_seeds: int = Field(1, ge=1, le=MOST_REPLICAS)  # replicas, with seeds seed, seed + 1, …
+    replicas: tuple[ReplicaSettings, ...] = Field(
+        (), max_length=MOST_REPLICAS
+    )  # in the place of num_seeds, listed by a sweep
     score: ScoreSettings = ScoreSettings()
     task: TaskSettings
     model: ModelSettings = ModelSettings()
@@ -133,7 +148,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     try:
         settings = _class_of(config).model_validate(config)
     except ValidationError as error:
-        raise UsageError("; ".join(map(_one_line, error.errors()))) from None
+        raise UsageError(_in_a_line(error.errors())) from None
     model = settings.model
     find_normalizer(model.normalizer)
     find_bias(model.bias)
@@ -152,8 +167,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             f"config.num_seeds={settings.num_seeds}: config.replicas has"
             f" {len(settings.replicas)}, each with its seed; then num_seeds is 1"
         )
-    for length in settings.eval.lengths:
-        check_length(settings, length, "config.eval.lengths")
+    check_lengths(settings, settings.eval.lengths, "config.eval.lengths")
     return settings
 
 
@@ -166,25 +180,35 @@ def from_json(config: Mapping[str, Any]) -> Settings:
     return read_settings(_with_tuples(config))
 
 
-def check_length(settings: Settings, length: int, where: str) -> None:
-    """Refuses a length that the model has no positions for, or the task has no sequences of.
+def check_lengths(settings: Settings, lengths: Sequence[int], where: str) -> None:
+    """Refuses lengths that the model has no positions for, or the task has no sequences of.
 
     Args:
       settings: all settings of the experiment.
-      length: the length to evaluate at, in the unit of the task.
-      where: the flag or field that the length came from, for the error message.
+      lengths: the lengths to evaluate at, in the unit of the task.
+      where: the flag or field that the lengths came from, for the error message.
 
     Raises:
-      UsageError: the length is refused.
+      UsageError: a length is refused, or there are too many.
     """
+    if len(lengths) > MOST_LENGTHS:
+        raise UsageError(
+            f"{where}: lists {len(lengths)} lengths, each an evaluation; {MOST_LENGTHS} are the most"
+        )
+    if not lengths:
+        return
     try:
         longest = settings.task.max_length
     except ValueError as error:  # of a task that has to be built to tell
         raise UsageError(f"config.task.{error}") from None
-    if length < 1 or (length > longest and not _has_any_length(settings)):
+    shortest, greatest = min(lengths), max(lengths)
+    if shortest >= 1 and greatest > longest and _has_any_length(settings):
+        if greatest > LONGEST:
+            raise UsageError(f"{where}={greatest}: lengths go from 1 to {LONGEST}")
+    elif shortest < 1 or greatest > longest:
         raise UsageError(
-            f"{where}={length}: the model has positions for lengths 1 to {longest}"
-            " (config.task.max_length)"
+            f"{where}={shortest if shortest < 1 else greatest}: the model has positions for lengths"
+            f" 1 to {longest} (config.task.max_length)"
         )
 
 
@@ -280,7 +304,16 @@ def _with_tuples(value: Any) -> Any:
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
+def _in_a_line(errors: Sequence[Any]) -> str:
+    more = len(errors) - MOST_ERRORS
+    told = [*map(_one_line, errors[:MOST_ERRORS]), *([f"and {more} more"] if more > 0 else [])]
+    return "; ".join(told)
+
+
 def _one_line(error: Any) -> str:
     names = ".".join(str(part) for part in error["loc"])
     message = error["msg"][0].lower() + error["msg"][1:]
-    return f"config.{names}={error['input']!r}: {message}"
+    value = repr(error["input"])
+    if len(value) > TOLD_CHARACTERS:
+        value = f"{value[:TOLD_CHARACTERS]}…"
+    return f"config.{names}={value}: {message}"

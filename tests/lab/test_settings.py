@@ -7,7 +7,7 @@ from small import small, small_config
 from attention.lab.commands.config_flags import settings_of
 from attention.lab.configs import default_config, read_config
 from attention.lab.errors import UsageError
-from attention.lab.settings import check_length, differences, read_settings
+from attention.lab.settings import check_lengths, differences, read_settings
 from attention.lab.training.build import build
 from attention.scores import SCORES
 
@@ -129,7 +129,7 @@ def test_a_length_without_positions_is_refused(length):
     with pytest.raises(UsageError, match=rf"config\.eval\.lengths={length}: .* 1 to {LENGTHS} "):
         small({"eval.lengths": (1, length)})
     with pytest.raises(UsageError, match=rf"^here={length}: "):
-        check_length(small(), length, "here")
+        check_lengths(small(), [length], "here")
 
 
 def test_the_shortest_and_longest_lengths_are_allowed():

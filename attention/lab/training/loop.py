@@ -18,6 +18,7 @@ from attention.lab.runs.log import Log, NoLog
 from attention.lab.runs.version import code_version
 from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
+from attention.lab.training.memory import check_memory, sizes_of
 from attention.lab.training.outcome import Finished, Interrupted, Outcome
 from attention.lab.training.session import Session
 from attention.lab.training.state import (
@@ -53,6 +54,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         with hosts.in_agreement():
             source = read_source(settings)
             experiment = build(settings, source)
+            check_memory(experiment)
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
@@ -152,6 +154,7 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     )
     if len(experiment.devices) > 1:
         console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
+    console.print(sizes_of(experiment), soft_wrap=True, highlight=False)
     if summary := task.summary():
         console.print(summary, soft_wrap=True)
 
