@@ -38,6 +38,8 @@ LARGEST_FLOAT = float(np.finfo(np.float32).max)  # a number beyond it would beco
 LONGEST = 2**30 - 1  # indices of a target that is twice as long as its source are of 32 bits
 MOST_LENGTHS = 1024  # each is an evaluation
 MOST_REPLICAS = 2**16
+MOST_HEADS = 2**16
+MOST_FEATURES = 2**24
 MOST_ERRORS = 20  # in a message
 TOLD_CHARACTERS = 100  # of a bad value, which may be a list of any length
 
@@ -56,8 +58,8 @@ class ModelSettings(Section):
 
     encoder: str = OF_THE_TASK  # of ENCODERS, or module:Name; auto: as the task's sources need
     decoder: str = "parallel"  # of DECODERS, or module:Name
-    dim: Count = 64
-    heads: Count = 1
+    dim: int = Field(64, ge=1, le=MOST_FEATURES)
+    heads: int = Field(1, ge=1, le=MOST_HEADS)
     normalizer: str = "softmax"  # of attention.normalizers.NORMALIZERS, or module:name
     bias: str = NO_BIAS  # of attention.biases.BIASES, or module:Name
     embedding_std: float = Field(0.5, gt=0, le=LARGEST_FLOAT)
@@ -193,7 +195,7 @@ def check_lengths(settings: Settings, lengths: Sequence[int], where: str) -> Non
     """
     if len(lengths) > MOST_LENGTHS:
         raise UsageError(
-            f"{where}: lists {len(lengths)} lengths, each an evaluation; {MOST_LENGTHS} are the most"
+            f"{where}: lists {len(lengths)} lengths, each an evaluation: {MOST_LENGTHS} at most"
         )
     if not lengths:
         return

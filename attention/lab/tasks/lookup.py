@@ -48,8 +48,8 @@ class Lookup(RandomSymbols):
         if self.vocabulary > LARGEST:
             most = math.isqrt(LARGEST - 1) - 1
             raise ValueError(
-                f"symbols={self.symbols}: must be at most {most}, for every pair of a key and a value"
-                " has a token"
+                f"symbols={self.symbols}: must be at most {most}, every pair of a key and a"
+                " value has a token"
             )
 
     @property

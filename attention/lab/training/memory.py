@@ -62,7 +62,9 @@ def check_evaluation_memory(
       UsageError: as of `check_memory`.
     """
     memory = _Memory(experiment, lengths, asked_by)
-    for length in (None, max(lengths)) if lengths else (None,):
+    longest = max(lengths, default=0)
+    # Up to the greatest length of training, all sequences are padded to that.
+    for length in (None, longest) if longest > experiment.task.max_length else (None,):
         memory.check("evaluation", memory.of_evaluation(length))
 
 
@@ -85,7 +87,7 @@ def sizes_of(experiment: Experiment) -> str:
 def in_words(size: int) -> str:
     """Bytes as people write them: three digits and a unit."""
     number, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB", "EB"):
+    for larger in ("kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"):
         if number < 999.5:
             break
         number, unit = number / 1000, larger
