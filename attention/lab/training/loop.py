@@ -58,6 +58,8 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
+        if run.replaced:
+            console.print(f"{path}: held a run without a checkpoint; begun anew", soft_wrap=True)
         if hosts.are_several():
             run.check_is_seen()
         result = run.result()
