@@ -109,7 +109,8 @@ def build(
     check_questions(settings, task)
     try:
         model = nnx.eval_shape(lambda: _make_model(settings, task, jax.random.key(0)))
-        model_def, shapes = nnx.split(model)
+        model_def, state = nnx.split(model)
+        shapes = nnx.to_pure_dict(state)
         forward = _trace(settings, task, model_def, shapes)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(_blame(settings, error)) from error
@@ -120,7 +121,7 @@ def build(
         model_def,
         rule,
         jax.devices() if devices is None else devices,
-        nnx.to_pure_dict(shapes),
+        shapes,
         forward,
     )
     _check_devices(experiment)
@@ -185,7 +186,7 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
 
 
 def _trace(
-    settings: Settings, task: Task, model_def: nnx.GraphDef, shapes: nnx.State
+    settings: Settings, task: Task, model_def: nnx.GraphDef, shapes: Parameters
 ) -> ClosedJaxpr:
     """The model asked for an output, at no cost: settings that do not fit the model fail here."""
 
