@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import jax
 
-
-def memory_of(device: jax.Device) -> int | None:
-    """The bytes that arrays on a device can take in all; None where nobody says.
+def memory_of(device: Any) -> int | None:
+    """The bytes that arrays on a device of JAX can take in all; None where nobody says.
 
     Of a GPU or a TPU, what JAX may use of it. The memory of a CPU is that of its machine.
     """

@@ -154,7 +154,7 @@ class _Memory:
         """What an update takes at the least."""
         shapes = self._experiment.shapes
         gradient = bytes_of(shapes) // (self._sharers if self._is_split else 1)
-        batch = jax.eval_shape(self._draw, _key())
+        batch = jax.eval_shape(lambda key: vars(self._draw(key)), _key())
         state = self._state()
         return state | {
             "the copy that is saved": sum(state.values()),
@@ -191,14 +191,14 @@ class _Memory:
         rows = max(fields["source"].shape[0], 1)
         total = -(-settings.sequences // settings.batch_size) * settings.batch_size
         drawn = max(bytes_of(fields) * total // rows, largest_array(program))
-        batch = Batch(**jax.tree.map(lambda x: _with_rows(x, settings.batch_size), fields))
-        time = batch.target.shape[1]
 
-        def reconstruct(parameters: PyTree, batch: Batch) -> PyTree:
-            model = self._experiment.model(parameters)
+        def reconstruct(parameters: PyTree, fields: dict[str, PyTree]) -> PyTree:
+            model, batch = self._experiment.model(parameters), Batch(**fields)
+            time = batch.target.shape[1]
             return model.reconstruct(batch.source, batch.source_length, time, batch.question)
 
-        output = jax.make_jaxpr(reconstruct)(self._experiment.shapes, batch)
+        rows_of_batch = jax.tree.map(lambda leaf: _with_rows(leaf, settings.batch_size), fields)
+        output = jax.make_jaxpr(reconstruct)(self._experiment.shapes, rows_of_batch)
         return self._state() | {
             "held-out sequences": drawn * self._settings.num_replicas,
             "the largest array of a batch": self._largest(output),
