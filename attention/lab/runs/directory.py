@@ -183,11 +183,12 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 def is_unbegun(path: Path) -> bool:
     """Whether a directory holds a run of this project that has neither a checkpoint nor a result.
 
-    It must have been locked by a run, and hold nothing else: what is not known is not a run's.
+    A checkpoint of step 0, which an early Ctrl-C leaves, is but a draw of parameters. The run must
+    have been locked, and hold nothing else: what is not known is not a run's.
     """
     from attention.lab.runs.checkpoints import steps  # takes Orbax, which takes time
 
-    if not (path / ".lock").exists() or steps(path / "checkpoints"):
+    if not (path / ".lock").exists() or any(steps(path / "checkpoints")):
         return False
     return all(
         any(fnmatch(file.name, known) for known in BEFORE_A_CHECKPOINT) for file in path.iterdir()

@@ -20,9 +20,9 @@ def enter(path, settings=SETTINGS, source=None):
         return run
 
 
-def make_checkpoint(path):
+def make_checkpoint(path, step=3):
     """A checkpoint that was committed, as far as one can see from its manifest."""
-    manifest = path / "checkpoints" / "3" / MANIFEST
+    manifest = path / "checkpoints" / str(step) / MANIFEST
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
 
@@ -116,6 +116,10 @@ def leave_half_a_checkpoint(path):
     (path / "checkpoints" / "4" / "arrays").touch()
 
 
+def leave_a_checkpoint_of_no_update(path):
+    make_checkpoint(path, step=0)
+
+
 def leave_half_a_config(path):
     (path / "config.json").write_text('{"config": {"na')
 
@@ -126,7 +130,14 @@ def leave_no_config(path):
 
 @pytest.mark.parametrize(
     "leave",
-    [lambda path: None, leave_log, leave_half_a_checkpoint, leave_half_a_config, leave_no_config],
+    [
+        lambda path: None,
+        leave_log,
+        leave_half_a_checkpoint,
+        leave_a_checkpoint_of_no_update,
+        leave_half_a_config,
+        leave_no_config,
+    ],
 )
 def test_a_run_without_a_checkpoint_gives_way_to_another(tmp_path, leave):
     path = tmp_path / "run"
