@@ -41,6 +41,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dense": dense,
     "cudnn": cudnn,
 }
+SCOPE = "attend_"  # before the name of an algorithm, in what JAX shows of a program
 
 
 def attend(
@@ -83,7 +84,7 @@ def attend(
     if not (request.num_queries and request.num_keys):
         return _nothing(request)
     if implementation is not None:
-        return ALGORITHMS[implementation].attend(request)
+        return _attend_by(implementation, request)
     return _attend_by_platform(request, pick(request, possible))
 
 
@@ -184,14 +185,18 @@ def _attend_by_platform(request: Request, picked: dict[str, str]) -> Array:
     """
     (default, _), *others = Counter(picked.values()).most_common()
     if not others:
-        return ALGORITHMS[default].attend(request)
-    branches = {
-        name: functools.partial(ALGORITHMS[name].attend, request) for name in picked.values()
-    }
+        return _attend_by(default, request)
+    branches = {name: functools.partial(_attend_by, name, request) for name in picked.values()}
     return jax.lax.platform_dependent(
         default=branches[default],
         **{platform: branches[name] for platform, name in picked.items() if name != default},
     )
+
+
+def _attend_by(name: str, request: Request) -> Array:
+    """The context by the algorithm of a name, which profiles and traced programs then show."""
+    with jax.named_scope(SCOPE + name):
+        return ALGORITHMS[name].attend(request)
 
 
 def _checked(request: Request) -> Request:

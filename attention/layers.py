@@ -18,6 +18,7 @@ from attention.biases import Bias
 from attention.forms import Form, form_of, name_of
 from attention.masks import Mask
 from attention.normalizers import Normalizer
+from attention.sizes import check_size
 from attention.weight_statistics import Statistics, statistics
 
 
@@ -42,6 +43,9 @@ class Attention(nnx.Module):
       implementation: name of the algorithm, see `attention.attend`; None picks.
       rngs: source of the score's initial parameters.
       **options: passed on to the score class or function.
+
+    Raises:
+      ValueError: a size is below 1, or the score or its options are refused.
     """
 
     def __init__(
@@ -57,8 +61,7 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs,
         **options: Any,
     ):
-        if heads < 1:
-            raise ValueError(f"heads={heads}: must be at least 1")
+        check_size("heads", heads)
         if isinstance(score, nnx.Module):
             raise ValueError(
                 f"score is an instance of {type(score).__name__}; pass the class, so that each"
@@ -72,6 +75,8 @@ class Attention(nnx.Module):
         if self.shares_score:
             self.score = nnx.data(Partial(_with_options(score, options) if options else score))
         else:
+            check_size("query_dim", query_dim)
+            check_size("key_dim", key_dim)
             # The heads' scores are one module whose parameters have a leading head axis.
             self.score = jax.vmap(
                 lambda key: score(query_dim, key_dim, rngs=nnx.Rngs(key), **options)

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PyTree
 
 from attention.forms import Additive, Form, InnerProduct, KeyOnly, Pairwise
 from attention.names import find_named
+from attention.sizes import check_size
 
 # Rows of length d keep the variance of what they are multiplied with.
 _projection = jax.nn.initializers.lecun_normal()
@@ -79,10 +80,14 @@ class MLPPooling(Score):
 
     Args:
       hidden: number of hidden units.
+
+    Raises:
+      ValueError: the number of hidden units is no size, such as 0.
     """
 
     def __init__(self, query_dim: int, key_dim: int, *, hidden: int = 64, rngs: nnx.Rngs):
         del query_dim  # the query plays no part
+        check_size("hidden", hidden)
         self.key_weight = nnx.Param(_projection(rngs.params(), (key_dim, hidden)))
         self.bias = nnx.Param(jnp.zeros(hidden))
         self.readout = nnx.Param(_projection(rngs.params(), (hidden, 1))[:, 0])
@@ -104,9 +109,13 @@ class MLP(Score):
 
     Args:
       hidden: number of hidden units.
+
+    Raises:
+      ValueError: the number of hidden units is no size, such as 0.
     """
 
     def __init__(self, query_dim: int, key_dim: int, *, hidden: int = 64, rngs: nnx.Rngs):
+        check_size("hidden", hidden)
         self.query_weight = nnx.Param(_projection(rngs.params(), (query_dim, hidden)))
         self.key_weight = nnx.Param(_projection(rngs.params(), (key_dim, hidden)))
         self.bias = nnx.Param(jnp.zeros(hidden))

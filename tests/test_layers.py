@@ -275,10 +275,12 @@ def test_heads_that_do_not_divide_the_values_are_refused():
         make_layer("mlp")(queries, keys, values[:, :-1])
 
 
-@pytest.mark.parametrize("heads", [0, -1])
-def test_heads_must_be_positive(heads):
-    with refused("heads"):
-        Attention(MLP, QUERY_DIM, KEY_DIM, heads=heads, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("size", [0, -1, 2**31])
+@pytest.mark.parametrize("name", ["query_dim", "key_dim", "heads", "hidden"])
+def test_what_is_no_size_is_refused_by_its_name(name, size):
+    sizes = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, name: size}
+    with refused(rf"^{name}={size}: must be a whole number from 1 to 2147483647"):
+        Attention(MLP, **sizes, rngs=nnx.Rngs(0))
 
 
 def scaled(query, key, *, scale=2.0):

@@ -212,6 +212,13 @@ def test_options_reach_the_parameters():
     assert Cosine(QUERY_DIM, QUERY_DIM, sharpness=5.0, rngs=nnx.Rngs(0)).sharpness[...] == 5
 
 
+@pytest.mark.parametrize("hidden", [0, -5, 2**31, 2.5, True, "many"])
+@pytest.mark.parametrize("score", [MLP, MLPPooling, GATv2])
+def test_a_number_of_hidden_units_is_a_whole_number_from_one(score, hidden):
+    with refused(rf"^hidden={hidden!r}: must be a whole number from 1 to 2147483647$"):
+        score(QUERY_DIM, KEY_DIM, hidden=hidden, rngs=nnx.Rngs(0))
+
+
 def test_the_width_of_a_kernel_must_be_positive():
     with refused("gamma=0.0: must be positive"):
         RBF(QUERY_DIM, QUERY_DIM, gamma=0.0, rngs=nnx.Rngs(0))

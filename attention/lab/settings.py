@@ -8,9 +8,10 @@ objects of this module. No code below the command line sees a config, only these
 
 import functools
 import json
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError, create_model
 
 from attention.lab.choices import (
@@ -43,6 +44,18 @@ from attention.lab.models.encoders import ENCODERS
 from attention.lab.own_code import errors_told, own_parts, refusals_told
 from attention.lab.tasks.catalogue import DEFAULT
 from attention.lab.tasks.task import Task, TaskSettings
+from attention.sizes import LARGEST
+
+LARGEST_FLOAT = float(np.finfo(np.float32).max)  # a number beyond it would become infinite
+LONGEST = 2**30 - 1  # indices of a target that is twice as long as its source are of 32 bits
+MOST_LENGTHS = 1024  # each is an evaluation
+MOST_REPLICAS = 2**16
+MOST_HEADS = 2**16
+MOST_FEATURES = 2**24
+MOST_ERRORS = 20  # in a message
+TOLD_CHARACTERS = 100  # of a bad value, which may be a list of any length
+
+Count = Annotated[int, Field(ge=1, le=LARGEST)]  # of steps, rows or features
 
 
 class ScoreSettings(Section):
@@ -57,20 +70,20 @@ class ModelSettings(Section):
 
     encoder: str = OF_THE_TASK  # of ENCODERS, or module:Name; auto: as the task's sources need
     decoder: str = "parallel"  # of DECODERS, or module:Name
-    dim: int = Field(64, ge=1)
-    heads: int = Field(1, ge=1)
+    dim: int = Field(64, ge=1, le=MOST_FEATURES)
+    heads: int = Field(1, ge=1, le=MOST_HEADS)
     normalizer: str = "softmax"  # of attention.normalizers.NORMALIZERS, or module:name
     bias: str = NO_BIAS  # of attention.biases.BIASES, or module:Name
-    embedding_std: float = Field(0.5, gt=0)
+    embedding_std: float = Field(0.5, gt=0, le=LARGEST_FLOAT)
     dropout: float = Field(0.0, ge=0, lt=1)  # share of the memory set to zero, in training
 
 
 class OptimizerNumbers(Section):
     """The numbers of an optimizer, which may differ between replicas of the same program."""
 
-    learning_rate: float = Field(5e-3, gt=0)  # at its peak
-    clip_norm: float = Field(1.0, gt=0)  # global norm of the gradient
-    weight_decay: float = Field(0.0, ge=0)  # for adamw alone
+    learning_rate: float = Field(5e-3, gt=0, le=LARGEST_FLOAT)  # at its peak
+    clip_norm: float = Field(1.0, gt=0, le=LARGEST_FLOAT)  # global norm of the gradient
+    weight_decay: float = Field(0.0, ge=0, le=LARGEST_FLOAT)  # for adamw alone
 
 
 class OptimizerSettings(OptimizerNumbers):
@@ -90,12 +103,12 @@ class ReplicaSettings(OptimizerNumbers):
 class TrainSettings(Section):
     """How long to train, and how often to log, evaluate and save."""
 
-    steps: int = Field(1000, ge=1)  # updates
-    batch_size: int = Field(128, ge=1)
-    log_every_steps: int = Field(50, ge=1)  # no call of the program makes more updates than this
-    eval_every_steps: int = Field(250, ge=1)
-    checkpoint_every_steps: int = Field(500, ge=1)
-    keep_checkpoints: int = Field(3, ge=1)
+    steps: Count = 1000  # updates
+    batch_size: Count = 128
+    log_every_steps: Count = 50  # no call of the program makes more updates than this
+    eval_every_steps: Count = 250
+    checkpoint_every_steps: Count = 500
+    keep_checkpoints: Count = 3
     stop_at_exact_match: float = Field(0.0, ge=0, le=1)  # on validation; 0: never stop early
     shard_parameters: bool = False  # over the devices that share a batch, not a copy on each
 
@@ -104,8 +117,10 @@ class EvalSettings(Section):
     """Evaluation on held-out sequences: how many, and of which lengths."""
 
     sequences: int = Field(4096, ge=1, le=2**20)  # at most, of mixed lengths and of each length
-    batch_size: int = Field(128, ge=1)
-    lengths: tuple[int, ...] = ()  # lengths to report beside the mixture
+    batch_size: Count = 128
+    lengths: tuple[int, ...] = Field(
+        (), max_length=MOST_LENGTHS
+    )  # lengths to report beside the mixture
 
 
 class Settings(Section):
@@ -113,8 +128,10 @@ class Settings(Section):
 
     name: str = "experiment"  # of the config file, unless that sets another
     seed: int = Field(0, ge=0, lt=2**32)
-    num_seeds: int = Field(1, ge=1)  # replicas, with seeds seed, seed + 1, …
-    replicas: tuple[ReplicaSettings, ...] = ()  # in the place of num_seeds, listed by a sweep
+    num_seeds: int = Field(1, ge=1, le=MOST_REPLICAS)  # replicas, with seeds seed, seed + 1, …
+    replicas: tuple[ReplicaSettings, ...] = Field(
+        (), max_length=MOST_REPLICAS
+    )  # in the place of num_seeds, listed by a sweep
     score: ScoreSettings = ScoreSettings()
     task: TaskSettings
     model: ModelSettings = ModelSettings()
@@ -148,8 +165,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
     try:
         settings = section.model_validate_json(text)
     except ValidationError as error:
-        told = [_one_line(section, found) for found in error.errors()]
-        raise UsageError("; ".join(told)) from None
+        raise UsageError(_in_a_line(section, error.errors())) from None
     model = settings.model
     find_normalizer(model.normalizer)
     find_bias(model.bias)
@@ -168,8 +184,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
             f"config.num_seeds={settings.num_seeds}: config.replicas has"
             f" {len(settings.replicas)}, each with its seed; then num_seeds is 1"
         )
-    for length in settings.eval.lengths:
-        check_length(settings, length, "config.eval.lengths")
+    check_lengths(settings, settings.eval.lengths, "config.eval.lengths")
     return settings
 
 
@@ -182,24 +197,34 @@ def from_json(config: Mapping[str, Any]) -> Settings:
     return read_settings(config)
 
 
-def check_length(settings: Settings, length: int, where: str) -> None:
-    """Refuses a length that the model has no positions for, or the task has no sequences of.
+def check_lengths(settings: Settings, lengths: Sequence[int], where: str) -> None:
+    """Refuses lengths that the model has no positions for, or the task has no sequences of.
 
     Args:
       settings: all settings of the experiment.
-      length: the length to evaluate at, in the unit of the task.
-      where: the flag or field that the length came from, for the error message.
+      lengths: the lengths to evaluate at, in the unit of the task.
+      where: the flag or field that the lengths came from, for the error message.
 
     Raises:
-      UsageError: the length is refused.
+      UsageError: a length is refused, or there are too many.
     """
+    if len(lengths) > MOST_LENGTHS:
+        raise UsageError(
+            f"{where}: lists {len(lengths)} lengths, each an evaluation: {MOST_LENGTHS} at most"
+        )
+    if not lengths:
+        return
     parts = own_parts(settings)
     with errors_told(parts, wherever=True), refusals_told("config.task", parts):
         longest = settings.task.max_length  # some tasks have to be built to tell
-    if length < 1 or (length > longest and not _has_any_length(settings)):
+    shortest, greatest = min(lengths), max(lengths)
+    if shortest >= 1 and greatest > longest and _has_any_length(settings):
+        if greatest > LONGEST:
+            raise UsageError(f"{where}={greatest}: lengths go from 1 to {LONGEST}")
+    elif shortest < 1 or greatest > longest:
         raise UsageError(
-            f"{where}={length}: the model has positions for lengths 1 to {longest}"
-            " (config.task.max_length)"
+            f"{where}={shortest if shortest < 1 else greatest}: the model has positions for lengths"
+            f" 1 to {longest} (config.task.max_length)"
         )
 
 
@@ -295,6 +320,12 @@ def differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> dic
     return changed
 
 
+def _in_a_line(section: Any, errors: Sequence[Any]) -> str:
+    more = len(errors) - MOST_ERRORS
+    told = [_one_line(section, error) for error in errors[:MOST_ERRORS]]
+    return "; ".join([*told, *([f"and {more} more"] if more > 0 else [])])
+
+
 def _one_line(section: Any, error: Any) -> str:
     *sections, name = error["loc"]
     path = ".".join(map(str, ("config", *error["loc"])))
@@ -302,4 +333,7 @@ def _one_line(section: Any, error: Any) -> str:
         for part in sections:
             section = section.model_fields[part].annotation
         return str(missing(path, section.model_fields[name].annotation))
-    return f"{path}={as_tuples(error['input'])!r}: {reason(error)}"
+    value = repr(as_tuples(error["input"]))
+    if len(value) > TOLD_CHARACTERS:
+        value = f"{value[:TOLD_CHARACTERS]}…"
+    return f"{path}={value}: {reason(error)}"

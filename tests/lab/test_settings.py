@@ -7,7 +7,7 @@ from small import small, small_config
 from attention.lab.commands.config_flags import settings_of
 from attention.lab.configs import default_config, read_config
 from attention.lab.errors import UsageError
-from attention.lab.settings import check_length, differences, read_settings
+from attention.lab.settings import check_lengths, differences, read_settings
 from attention.lab.training.build import build
 from attention.scores import SCORES
 
@@ -16,6 +16,24 @@ BAD_VALUES = [
     ("seed", -1),
     ("seed", 2**32),
     ("num_seeds", 0),
+    ("num_seeds", 2**16 + 1),
+    ("train.steps", 2**31),
+    ("train.steps", 10**20),
+    ("train.batch_size", 2**31),
+    ("train.log_every_steps", 2**31),
+    ("train.eval_every_steps", 2**31),
+    ("train.checkpoint_every_steps", 2**31),
+    ("train.keep_checkpoints", 2**31),
+    ("eval.batch_size", 2**31),
+    ("eval.sequences", 10**12),
+    ("model.dim", 2**24 + 1),
+    ("model.heads", 2**16 + 1),
+    ("model.embedding_std", 1e300),
+    ("optimizer.learning_rate", 1e39),
+    ("optimizer.clip_norm", 1e300),
+    ("optimizer.weight_decay", 1e39),
+    ("task.symbols", 2**31 - 3),
+    ("task.max_length", 10**9),
     ("num_seeds", 2.0),
     ("score.name", 3),
     ("task.symbols", 0),
@@ -129,11 +147,30 @@ def test_a_length_without_positions_is_refused(length):
     with pytest.raises(UsageError, match=rf"config\.eval\.lengths={length}: .* 1 to {LENGTHS} "):
         small({"eval.lengths": (1, length)})
     with pytest.raises(UsageError, match=rf"^here={length}: "):
-        check_length(small(), length, "here")
+        check_lengths(small(), [length], "here")
 
 
 def test_the_shortest_and_longest_lengths_are_allowed():
     assert small({"eval.lengths": (1, LENGTHS)}).eval.lengths == (1, LENGTHS)
+
+
+def test_lists_that_are_too_long_are_told_in_a_short_line():
+    for path, value in [("eval.lengths", (1,) * 10**6), ("replicas", ({},) * 10**6)]:
+        with pytest.raises(UsageError, match=rf"^config\.{path}=\(") as refusal:
+            read_settings(changed(path, value))
+        assert len(str(refusal.value)) < 300
+
+
+def test_of_many_bad_values_the_first_are_told():
+    config = changed("replicas", ({"seed": -1},) * 1000)
+    with pytest.raises(UsageError, match=r"; and 980 more$"):
+        read_settings(config)
+
+
+def test_a_length_beyond_all_integers_is_refused():
+    free = {"model.positions": "none", "model.decoder": "location", "eval.lengths": (2**30,)}
+    with pytest.raises(UsageError, match=r"config\.eval\.lengths=1073741824: .* to 1073741823$"):
+        small(free)
 
 
 def test_where_no_parameter_belongs_to_a_position_any_length_is_allowed():

@@ -132,7 +132,8 @@ def _sweep(rest: list[str]) -> int:
     with engine if left(folder, trials) else nullcontext():
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
-            begin(folder, trials)
+            if begin(folder, trials):
+                console.print(f"{folder}: held a sweep without a checkpoint; begun anew")
             return _train_and_report(folder, trials, engine, console)
 
 

@@ -43,7 +43,9 @@ class Bidirectional(nnx.Module):
 
     def __init__(self, cell: CellName, dim: int, *, rngs: nnx.Rngs):
         if dim % 2:
-            raise ValueError(f"a bidirectional {cell} needs an even dim, got {dim}")
+            raise ValueError(
+                f"dim={dim}: must be even, a bidirectional {cell} has a half for each end"
+            )
         self.forward = CELLS[cell](dim, dim // 2, rngs=rngs)
         self.backward = CELLS[cell](dim, dim // 2, rngs=rngs)
 

@@ -34,8 +34,8 @@ class Decoder(nnx.Module):
       needs_attention: whether the decoder cannot do without a score.
       answers_questions: whether `logits` and `greedy` take a further argument `question`, a
         vector for each target step that says what the step asks for.
-      turns_positions: whether the decoder can turn queries and keys by their positions, which
-        `positions=rotary` asks for.
+      turns_positions: whether the decoder can turn queries and keys by their positions, for
+        encoders that leave positions to it.
     """
 
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -54,6 +54,11 @@ class Decoder(nnx.Module):
         """
         del options
         return True
+
+    @classmethod
+    def num_queries(cls, time: int) -> int:
+        """How many queries are asked for a target of `time` steps: one a step, for most."""
+        return time
 
     @abstractmethod
     def logits(self, memory: Memory, length: Lengths, target: Tokens) -> Logits:

@@ -46,6 +46,15 @@ class Encoder(nnx.Module):
         """
         return "positions" not in options_of(cls) or options["positions"] != "learned"
 
+    @classmethod
+    def leaves_positions(cls, options: Mapping[str, Any]) -> bool:
+        """Whether positions are left to the decoder, which must turn queries and keys by them.
+
+        Args:
+          options: the settings of the model.
+        """
+        return options.get("positions") == "rotary"
+
     def __init__(
         self,
         vocabulary: int,

@@ -40,6 +40,6 @@ def rotate(vectors: Float[Array, "*batch time dim"]) -> Float[Array, "*batch tim
 
 def _angles(time: int, dim: int) -> Float[Array, "time half_dim"]:
     if dim % 2:
-        raise ValueError(f"sines and cosines need an even dim, got {dim}")
+        raise ValueError(f"dim={dim}: must be even, half are sines and half cosines")
     frequencies = 10_000.0 ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
     return jnp.arange(time, dtype=jnp.float32)[:, None] * frequencies

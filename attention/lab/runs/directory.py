@@ -15,9 +15,11 @@ import fcntl
 import hashlib
 import json
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ from attention.lab.runs.files import write_atomically
 from attention.lab.runs.version import made_by
 from attention.lab.settings import Settings, differences, from_json
 
+# What a run holds before its first checkpoint. A directory with anything else is never cleared.
+BEFORE_A_CHECKPOINT = (
+    *(".lock", ".config.json.*", ".source.txt.*", ".metrics.jsonl.*", ".seen-*"),
+    *("config.json", "source.txt", "metrics.jsonl", "tensorboard", "checkpoints"),
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -34,9 +42,12 @@ class Run:
 
     Attributes:
       path: of the directory.
+      replaced: whether it has taken the place of another run, which ended before its first
+        checkpoint.
     """
 
     path: Path
+    replaced: bool = False
 
     @property
     def checkpoints(self) -> Path:
@@ -90,12 +101,15 @@ def default_path(settings: Settings) -> Path:
 def open_for_training(path: Path, settings: Settings, source: bytes | None) -> Iterator[Run]:
     """The run at a path, new or begun before, locked against other processes.
 
+    A run that ended before its first checkpoint has nothing to go on with: so it may be of other
+    settings or data, and is then begun anew.
+
     Of several processes that train together, the first makes and locks the run for all of them.
 
     Args:
       path: the directory of the run.
-      settings: of the experiment; a run that was begun before must have equal settings.
-      source: the data that the task reads, None if it reads none; a run that was begun before
+      settings: of the experiment; a run that has a checkpoint must have equal settings.
+      source: the data that the task reads, None if it reads none; a run that has a checkpoint
         must have equal data.
 
     Raises:
@@ -109,11 +123,16 @@ def open_for_training(path: Path, settings: Settings, source: bytes | None) -> I
     _refuse_other(path, identity, settings)
     path.mkdir(parents=True, exist_ok=True)
     with alone(path):
+        # Again, for another process may have been here since. What is still there and of another
+        # experiment may be cleared.
+        is_other = _refuse_other(path, identity, settings)
+        if is_other:
+            clear(path)
         if not (path / "config.json").exists():
             if source is not None:
                 write_atomically(path / "source.txt", source)
             Run(path).write("config.json", {**identity, **made_by()})
-        yield Run(path)
+        yield Run(path, replaced=is_other)
 
 
 def open_for_evaluation(path: Path) -> tuple[Run, Settings, bytes | None]:
@@ -161,18 +180,58 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> None:
+def is_unbegun(path: Path) -> bool:
+    """Whether a directory holds a run of this project that has neither a checkpoint nor a result.
+
+    A checkpoint of step 0, which an early Ctrl-C leaves, is but a draw of parameters. The run must
+    have been locked, and hold nothing else: what is not known is not a run's.
+    """
+    from attention.lab.runs.checkpoints import steps  # takes Orbax, which takes time
+
+    if not (path / ".lock").exists() or any(steps(path / "checkpoints")):
+        return False
+    return all(
+        any(fnmatch(file.name, known) for known in BEFORE_A_CHECKPOINT) for file in path.iterdir()
+    )
+
+
+def clear(path: Path) -> None:
+    """Deletes what a run holds that has no checkpoint, but for its lock.
+
+    `config.json`, which says that it is a run, goes last.
+    """
+    files = [file for file in path.iterdir() if file.name != ".lock"]
+    for file in sorted(files, key=lambda file: file.name == "config.json"):
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            file.unlink()
+
+
+def _refuse_other(path: Path, identity: dict[str, Any], settings: Settings) -> bool:
+    """Refuses a directory that holds something else than a run of this identity.
+
+    Returns:
+      Whether it holds another run that may be cleared, for that has no checkpoint.
+    """
     if path.exists() and not path.is_dir():
         raise UsageError(f"--workdir={path}: is a file, not a directory")
-    taken_by = _read_record(path)
+    may_clear = is_unbegun(path)
+    try:
+        taken_by = _read_record(path)
+    except UsageError:  # only a part of it was written, perhaps
+        if may_clear:
+            return True
+        raise
     if taken_by is None:
-        if path.is_dir() and any(file.name != ".lock" for file in path.iterdir()):
+        is_empty = not path.is_dir() or all(file.name == ".lock" for file in path.iterdir())
+        if not is_empty and not may_clear:
             raise UsageError(f"--workdir={path}: is not empty and holds no run (no config.json)")
-        return
+        return not is_empty
     there = {field: taken_by[field] for field in identity}
     changed = differences({**there, "config": _with_defaults(there["config"])}, identity)
-    if not changed:
-        return
+    if not changed or may_clear:
+        return bool(changed)
     listed = ", ".join(
         f"{field}: {old!r} there, {new!r} now" for field, (old, new) in changed.items()
     )

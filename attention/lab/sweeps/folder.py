@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attention.lab.errors import UsageError
-from attention.lab.runs.directory import Run
+from attention.lab.runs.directory import Run, is_unbegun
 from attention.lab.runs.files import write_atomically
 from attention.lab.settings import differences, from_json
 from attention.lab.sweeps.trials import Trial, folder_name, short_hash
@@ -130,6 +130,8 @@ def _result_file(folder: Path, trial: Trial) -> Path:
 def check(folder: Path, trials: Sequence[Trial]) -> None:
     """Refuses a folder that holds anything but a sweep of these trials, or of some of them.
 
+    A sweep of which nothing has come to a checkpoint has nothing to lose: it may be another.
+
     Raises:
       UsageError: the folder holds something else; the message names a difference.
     """
@@ -139,7 +141,7 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
             raise UsageError(f"--workdir={folder}: is there and holds no sweep (no sweep.json)")
         return
     there, now = json.loads(file.read_text()), _listed(trials)
-    if there.items() <= now.items():
+    if there.items() <= now.items() or _is_fruitless(folder):
         return
     common = there.keys() & now.keys()
     difference = f"{len(there)} trials there, {len(now)} now, {len(common)} common"
@@ -150,13 +152,36 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
     raise UsageError(f"--workdir={folder}: holds another sweep ({difference}); name another folder")
 
 
-def begin(folder: Path, trials: Sequence[Trial]) -> None:
-    """Begins a sweep in its folder, or goes on: records trials that are over but have no result."""
+def _is_fruitless(folder: Path) -> bool:
+    """Whether no training of a sweep has come to a checkpoint, nor any trial to its end."""
+    runs = [path for path in (folder / "groups").glob("*") if path.is_dir()]
+    results = (json.loads(file.read_text()) for file in folder.glob("trials/*/result.json"))
+    return all(map(is_unbegun, runs)) and all(result["status"] != "done" for result in results)
+
+
+def begin(folder: Path, trials: Sequence[Trial]) -> bool:
+    """Begins a sweep in its folder, or goes on: records trials that are over but have no result.
+
+    Returns:
+      Whether it has taken the place of another sweep.
+
+    Raises:
+      UsageError: the folder has come to hold something else, as in `check`.
+    """
+    check(folder, trials)  # again, now that no other process can change the folder
+    file = folder / "sweep.json"
+    is_other = file.exists() and not (
+        json.loads(file.read_text()).items() <= _listed(trials).items()
+    )
+    if is_other:
+        for name in ("groups", "trials"):
+            shutil.rmtree(folder / name, ignore_errors=True)
     # Before all else, since this file says what the folder is for.
-    write_atomically(folder / "sweep.json", json.dumps(_listed(trials), indent=1) + "\n")
+    write_atomically(file, json.dumps(_listed(trials), indent=1) + "\n")
     (folder / "groups").mkdir(exist_ok=True)
     for file in (folder / "groups").glob("*.json"):
         Group(folder, file.stem).record()
+    return is_other
 
 
 def left(folder: Path, trials: Sequence[Trial]) -> list[Trial]:

@@ -15,7 +15,7 @@ from attention.lab.errors import UsageError
 from attention.lab.own_code import in_one_line
 from attention.lab.repository import CONFIGS
 from attention.lab.sweeps.distributions import Range
-from attention.lab.sweeps.trials import Values, refuse_seeds
+from attention.lab.sweeps.trials import Values, refuse_seeds, refuse_too_many
 
 TRIES = 100  # draws, for every one that is asked for, since draws may be alike
 
@@ -57,13 +57,13 @@ def draws(space: Space, count: int, seed: int) -> list[Values]:
     Raises:
       UsageError: the space has fewer different draws than this count.
     """
-    distinct: list[Values] = []
+    refuse_too_many(count, f"--random={count}")
+    distinct: dict[tuple[str, ...], Values] = {}
     for number in range(TRIES * count):
         draw = _draw(space, number, seed)
-        if draw not in distinct:
-            distinct.append(draw)
+        distinct.setdefault(tuple(draw.values()), draw)
         if len(distinct) == count:
-            return distinct
+            return list(distinct.values())
     raise UsageError(f"--random={count}: the space has {len(distinct)} different draws, fewer")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ GRID_FORM = (
     "give a field and its values, as in score=linear,mlp or optimizer.learning_rate=1e-3,3e-3"
 )
 COUNTED = ("seed", "num_seeds", "replicas")
+MOST_TRIALS = 2**16
 
 LONGEST_VALUE, LONGEST_NAME = 24, 80  # characters of the name of a folder; a hash comes behind
 
@@ -92,6 +94,7 @@ def read_grid(flags_given: Sequence[str]) -> list[Values]:
             raise UsageError(f"--grid={given!r}: there is a --grid of {field} already")
         refuse_seeds(field, f"--grid={given!r}")
         grid[field] = values
+    refuse_too_many(math.prod(map(len, grid.values())), "--grid")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
@@ -103,6 +106,16 @@ def refuse_seeds(field: str, where: str) -> None:
     """
     if field.partition(".")[0] in COUNTED:
         raise UsageError(f"{where}: seeds are swept by --seeds, from config.seed on")
+
+
+def refuse_too_many(trials: int, where: str) -> None:
+    """Refuses more trials than a sweep can list.
+
+    Raises:
+      UsageError: naming `where` they were asked for.
+    """
+    if trials > MOST_TRIALS:
+        raise UsageError(f"{where}: asks for {trials} trials; a sweep has at most {MOST_TRIALS}")
 
 
 def make_trials(
@@ -119,6 +132,7 @@ def make_trials(
     Raises:
       UsageError: a field, a value or a combination is refused, or two trials are alike.
     """
+    refuse_too_many(len(asked) * seeds, f"--seeds={seeds}")
     by_id: dict[str, Trial] = {}
     for values in asked:
         for trial in _with_seeds(settings_of(values), list(values), seeds):

@@ -13,6 +13,7 @@ No value comes twice, so a model that gives the same answer to all questions of 
 only one of them right. There is no `END`: the questions tell how many answers to read.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -22,6 +23,7 @@ from jaxtyping import Array, Int, Key
 from attention.lab.tasks.batch import PAD, RESERVED, Batch, before
 from attention.lab.tasks.symbols import RandomSymbols
 from attention.pytrees import register_dataclass
+from attention.sizes import LARGEST
 
 
 @register_dataclass
@@ -33,7 +35,8 @@ class Lookup(RandomSymbols):
     the values, and a token for each pair of a key and a value.
 
     Raises:
-      ValueError: there are fewer keys than the largest dictionary needs.
+      ValueError: there are fewer keys than the largest dictionary needs, or so many that not every
+        pair of a key and a value can have a token.
     """
 
     def __post_init__(self) -> None:
@@ -41,6 +44,12 @@ class Lookup(RandomSymbols):
             raise ValueError(
                 f"symbols={self.symbols}: must be at least max_length={self.max_length},"
                 " no key comes twice in a dictionary"
+            )
+        if self.vocabulary > LARGEST:
+            most = math.isqrt(LARGEST - 1) - 1
+            raise ValueError(
+                f"symbols={self.symbols}: must be at most {most}, every pair of a key and a"
+                " value has a token"
             )
 
     @property

@@ -33,7 +33,7 @@ from attention.lab.analysis.error_rates import error_counts, error_ratios
 from attention.lab.tasks.batch import END, PAD, RESERVED, Batch
 from attention.lab.tasks.packaged import missing
 from attention.lab.tasks.split import split
-from attention.lab.tasks.task import Counts, Task, TaskSettings
+from attention.lab.tasks.task import ClosedTask, Counts, TaskSettings
 from attention.pytrees import register_dataclass, static
 
 GRAPHEMES = "'abcdefghijklmnopqrstuvwxyz"
@@ -120,7 +120,7 @@ class PronunciationSettings(TaskSettings):
 
 @register_dataclass
 @dataclass(frozen=True)
-class Pronunciation(Task):
+class Pronunciation(ClosedTask):
     """Pronounce the words of a dictionary, split into training, validation and test words.
 
     Attributes:
@@ -173,16 +173,6 @@ class Pronunciation(Task):
     def vocabulary(self) -> int:
         """Number of tokens: the reserved tokens, the letters and the phonemes."""
         return RESERVED + len(_SYMBOLS)
-
-    @property
-    def source_time(self) -> int:
-        """Steps of every source: letters and `END`."""
-        return self.max_length + 1
-
-    @property
-    def target_time(self) -> int:
-        """Steps of every target: phonemes and `END`."""
-        return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` pronunciations of training words, drawn with replacement."""

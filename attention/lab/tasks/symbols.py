@@ -11,12 +11,16 @@ from jaxtyping import Array, Int, Key
 from pydantic import Field
 
 from attention.lab.tasks.batch import RESERVED, Batch
-from attention.lab.tasks.task import Task
+from attention.lab.tasks.task import ClosedTask
 from attention.pytrees import static
+from attention.sizes import LARGEST
+
+# Tokens are integers of 32 bits: the reserved tokens, the symbols, and in some tasks a blank.
+MOST_SYMBOLS = LARGEST - RESERVED - 1
 
 
 @dataclass(frozen=True)
-class RandomSymbols(Task):
+class RandomSymbols(ClosedTask):
     """Uniform random tokens of random length, generated from a key.
 
     A task says in `_batch` what source and target are to be made of the tokens. The static fields
@@ -30,7 +34,7 @@ class RandomSymbols(Task):
         through a source step by step learns the first steps first.
     """
 
-    symbols: Annotated[int, Field(ge=1)] = static(default=64)
+    symbols: Annotated[int, Field(ge=1, le=MOST_SYMBOLS)] = static(default=64)
     max_length: Annotated[int, Field(ge=1, le=1024)] = static(default=16)
     length_distribution: Literal["uniform", "log_uniform"] = static(default="uniform", kw_only=True)
 
@@ -38,16 +42,6 @@ class RandomSymbols(Task):
     def vocabulary(self) -> int:
         """Number of tokens, reserved tokens among them."""
         return self.symbols + RESERVED
-
-    @property
-    def source_time(self) -> int:
-        """Source steps of every batch: symbols and `END`."""
-        return self.max_length + 1
-
-    @property
-    def target_time(self) -> int:
-        """Target steps of every batch: symbols and `END`."""
-        return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training examples, of lengths from 1 to `max_length`."""

@@ -202,3 +202,17 @@ class Task(ABC):
         """
         del counts
         return {}
+
+
+class ClosedTask(Task):
+    """A task whose sources and targets have up to `max_length` symbols, and then `END`."""
+
+    @property
+    def source_time(self) -> int:
+        """Steps of every source: symbols and `END`."""
+        return self.max_length + 1
+
+    @property
+    def target_time(self) -> int:
+        """Steps of every target: symbols and `END`."""
+        return self.max_length + 1

@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, Key, UInt8
 from pydantic import Field
 
 from attention.lab.tasks.batch import END, PAD, RESERVED, Batch, reconstruction
-from attention.lab.tasks.task import Task, TaskSettings
+from attention.lab.tasks.task import ClosedTask, TaskSettings
 from attention.pytrees import register_dataclass, static
 
 # The Declaration of Independence and the Constitution of the United States (public domain).
@@ -57,7 +57,7 @@ class TextSettings(TaskSettings):
 
 @register_dataclass
 @dataclass(frozen=True)
-class Text(Task):
+class Text(ClosedTask):
     """Reconstruct the distinct lines of a text, split into training, validation and test lines.
 
     Attributes:
@@ -111,16 +111,6 @@ class Text(Task):
     def vocabulary(self) -> int:
         """Number of tokens: the bytes and the reserved tokens."""
         return 256 + RESERVED
-
-    @property
-    def source_time(self) -> int:
-        """Steps of every source: bytes and `END`."""
-        return self.max_length + 1
-
-    @property
-    def target_time(self) -> int:
-        """Steps of every target: bytes and `END`."""
-        return self.max_length + 1
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training lines, drawn with replacement, some of them cropped.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import Mesh
 from jaxtyping import Array, Key, PyTree
 
@@ -59,6 +60,8 @@ class Experiment:
       optimizer: the optimizer with its schedule and the numbers of the settings. A replica whose
         numbers differ has another optimizer (`make_optimizer`), with a state of the same form.
       devices: the devices that may be used; `mesh` has as many of them as can share the work.
+      shapes: the shapes of the parameters of a replica, in the place of arrays.
+      forward: the program that draws a training batch and makes logits of it, as JAX traced it.
     """
 
     settings: Settings
@@ -66,6 +69,8 @@ class Experiment:
     model_def: nnx.GraphDef
     optimizer: optax.GradientTransformation
     devices: Sequence[jax.Device]
+    shapes: Parameters
+    forward: ClosedJaxpr
 
     @property
     def mesh(self) -> Mesh:
@@ -121,17 +126,28 @@ def _build(
     check_model(settings)
     check_questions(settings, task)
     try:
-        model = nnx.eval_shape(lambda: _try_model(settings, task))
-    except (TypeError, ValueError) as error:
+        model = nnx.eval_shape(lambda: _make_model(settings, task, jax.random.key(0)))
+        model_def, state = nnx.split(model)
+        shapes = nnx.to_pure_dict(state)
+        forward = _trace(settings, task, model_def, shapes)
+        if own_parts(settings):
+            jax.eval_shape(lambda parameters: _try(settings, task, model_def, parameters), shapes)
+    except (TypeError, ValueError, OverflowError) as error:
         own = own_parts(settings)
         if lines_of(error, own) and not _field_of(error, settings):
             raise
         raise UsageError(_blame(settings, error)) from (error if own else None)
     rule = make_optimizer(settings.optimizer, settings.train.steps)
     experiment = Experiment(
-        settings, task, nnx.split(model)[0], rule, jax.devices() if devices is None else devices
+        settings,
+        task,
+        model_def,
+        rule,
+        jax.devices() if devices is None else devices,
+        shapes,
+        forward,
     )
-    _check_devices(experiment, nnx.split(model)[1])
+    _check_devices(experiment)
     return experiment
 
 
@@ -147,7 +163,7 @@ def _make_task(settings: Settings, source: bytes | None) -> Task:
 
 
 def _blame(settings: Settings, error: Exception) -> str:
-    """All that a model is made of, and what went wrong in making it."""
+    """What went wrong in making a model: the field, if the error names one, or all there are."""
     if field := _field_of(error, settings):
         return f"{field.rpartition('.')[0]}.{error}"
     model = settings.model.model_dump()
@@ -197,18 +213,24 @@ def _make_model(settings: Settings, task: Task, key: Key[Array, ""]) -> Reconstr
     return Reconstructor(encoder, decoder)
 
 
-def _try_model(settings: Settings, task: Task) -> Reconstructor:
-    """A model that was asked for an output: settings that do not fit the model fail here."""
-    model = _make_model(settings, task, jax.random.key(0))
+def _trace(
+    settings: Settings, task: Task, model_def: nnx.GraphDef, shapes: Parameters
+) -> ClosedJaxpr:
+    """The model asked for an output, at no cost: settings that do not fit the model fail here."""
+
+    def logits(parameters: Parameters, key: Key[Array, ""]) -> Array:
+        model = nnx.merge(model_def, parameters)
+        return model.logits(task.sample(key, settings.train.batch_size))
+
+    return jax.make_jaxpr(logits)(shapes, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def _try(settings: Settings, task: Task, model_def: nnx.GraphDef, parameters: Parameters) -> None:
+    """Calls whatever a user wrote, which may fail anywhere: no more than a look at the shapes."""
+    model = nnx.merge(model_def, parameters)
     batch = task.sample(jax.random.key(0), settings.train.batch_size)
-    model.logits(batch)
-    if own_parts(settings):
-        _try_gradient(model, batch)
-        _try_evaluation(model, task, settings.eval)
-    return model
-
-
-# What a user wrote may fail wherever it is called. It costs no more than a look at the shapes.
+    _try_gradient(model, batch)
+    _try_evaluation(model, task, settings.eval)
 
 
 def _try_gradient(model: Reconstructor, batch: Batch) -> None:
@@ -236,7 +258,7 @@ def _try_evaluation(model: Reconstructor, task: Task, settings: EvalSettings) ->
             task.count(output.tokens, batch, batch.target_length > 0)
 
 
-def _check_devices(experiment: Experiment, parameters: Parameters) -> None:
+def _check_devices(experiment: Experiment) -> None:
     settings, mesh, devices = experiment.settings, experiment.mesh, len(experiment.devices)
     if hosts.are_several() and mesh.size < devices:
         raise UsageError(
@@ -244,7 +266,7 @@ def _check_devices(experiment: Experiment, parameters: Parameters) -> None:
             f" replicas and their batches can be shared out to {mesh.size} devices, but the"
             f" processes have {devices}, and each has to take part"
         )
-    if settings.train.shard_parameters and not can_split(parameters, mesh):
+    if settings.train.shard_parameters and not can_split(experiment.shapes, mesh):
         raise UsageError(
             "config.train.shard_parameters=True: no parameter has an axis that divides by"
             f" {mesh.shape['data']}, the devices that share a batch"

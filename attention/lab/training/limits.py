@@ -11,7 +11,6 @@ from attention.lab.fields import options_of
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoders import ENCODERS
-from attention.lab.parallel.replicas import members
 from attention.lab.settings import Settings, decoder_of, encoder_of, task_of
 from attention.lab.tasks.task import Task
 
@@ -48,10 +47,10 @@ def check_optimizer(settings: Settings) -> None:
       UsageError: the weight decay is refused; the message names the optimizer.
     """
     name = settings.optimizer.name
-    for member in members(settings):
-        if name != "adamw" and member.optimizer.weight_decay:
+    for numbers in settings.replicas or (settings.optimizer,):
+        if name != "adamw" and numbers.weight_decay:
             raise UsageError(
-                f"config.optimizer.weight_decay={member.optimizer.weight_decay}: only adamw decays"
+                f"config.optimizer.weight_decay={numbers.weight_decay}: only adamw decays"
                 f" weights, the optimizer is {name}"
             )
 
@@ -70,9 +69,11 @@ def check_model(settings: Settings) -> None:
         is_general = field in ("encoder", "decoder", "dim")
         if not is_general and field not in taken and value != info.default:
             raise UsageError(f"config.model.{field}={value!r}: {_needs(settings, field)}")
-    if getattr(model, "positions", None) == "rotary":
+    if encoder_of(settings).leaves_positions(model.model_dump()):
         _require_of_decoder(
-            settings, "model.positions='rotary'", lambda decoder: decoder.turns_positions
+            settings,
+            f"model.positions={model.positions!r}",  # type: ignore[attr-defined]
+            lambda decoder: decoder.turns_positions,
         )
     if settings.score.name == NO_ATTENTION:
         _require_of_decoder(

@@ -21,6 +21,7 @@ from attention.lab.runs.log import Log, NoLog
 from attention.lab.runs.version import code_version
 from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
+from attention.lab.training.memory import check_memory, sizes_of
 from attention.lab.training.outcome import Finished, Interrupted, Outcome
 from attention.lab.training.session import Session
 from attention.lab.training.state import (
@@ -57,9 +58,12 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         with hosts.in_agreement():
             source = read_source(settings)
             experiment = build(settings, source)
+            check_memory(experiment)
         hosts.check_alike(settings.model_dump_json().encode(), source or b"", bytes(path))
         with hosts.in_agreement():
             run = stack.enter_context(open_for_training(path, settings, source))
+        if run.replaced:
+            console.print(f"{path}: held a run without a checkpoint; begun anew", soft_wrap=True)
         if hosts.are_several():
             run.check_is_seen()
         result = run.result()
@@ -167,6 +171,7 @@ def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     )
     if len(experiment.devices) > 1:
         console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
+    console.print(sizes_of(experiment), soft_wrap=True, highlight=False)
     if summary := task.summary():
         console.print(summary, soft_wrap=True)
 

@@ -14,11 +14,12 @@ from attention.lab.own_code import errors_told, own_parts
 from attention.lab.parallel.replicas import members
 from attention.lab.runs.directory import Run, open_for_evaluation
 from attention.lab.runs.display import report_table
-from attention.lab.settings import check_length
+from attention.lab.settings import check_lengths
 from attention.lab.tasks.batch import PAD
 from attention.lab.tasks.catalogue import TASKS
 from attention.lab.training.build import Experiment, build
 from attention.lab.training.evaluate import Evaluator, parameters_of
+from attention.lab.training.memory import check_evaluation_memory
 from attention.lab.training.state import TrainState, completed, restored_state
 
 
@@ -68,7 +69,7 @@ def reconstruct(
       UsageError: there is no such run, checkpoint or replica, the sources of the run's task
         cannot be typed, or the line does not fit the task.
     """
-    _, experiment, state = _restore(workdir, step, (), replica or 0)
+    _, experiment, state = _restore(workdir, step, None, replica or 0)
     with errors_told(own_parts(experiment.settings)):
         _reconstruct(workdir, experiment, state, line, console)
 
@@ -103,26 +104,30 @@ def _reconstruct(
 
 
 def _restore(
-    workdir: Path, step: int | None, lengths: Sequence[int], replica: int | None
+    workdir: Path, step: int | None, lengths: Sequence[int] | None, replica: int | None
 ) -> tuple[Run, Experiment, TrainState]:
-    """A run, its experiment and its state; experiment and state of one replica if it is given."""
+    """A run, its experiment and its state; experiment and state of one replica if it is given.
+
+    The lengths are those to evaluate: none for those of the config, None for no evaluation.
+    """
     run, settings, source = open_for_evaluation(workdir)
-    for length in lengths:
-        check_length(settings, length, "--lengths")
+    check_lengths(settings, lengths or (), "--lengths")
     if replica is not None and not 0 <= replica < settings.num_replicas:
         raise UsageError(
             f"--replica={replica}: the replicas of {workdir} are 0 to {settings.num_replicas - 1}"
         )
     experiment = build(settings, source)
+    chosen = experiment
+    if replica is not None:
+        chosen = replace(experiment, settings=members(settings)[replica])
+    if lengths is not None:
+        asked_by = "--lengths" if lengths else "config.eval.lengths"
+        check_evaluation_memory(chosen, lengths or settings.eval.lengths, asked_by)
     state = restored_state(run.checkpoints, experiment, step)
     if replica is None:
-        return run, experiment, state
+        return run, chosen, state
     only = slice(replica, replica + 1)
-    return (
-        run,
-        replace(experiment, settings=members(settings)[replica]),
-        jax.tree.map(lambda leaf: np.asarray(leaf)[only], state),
-    )
+    return run, chosen, jax.tree.map(lambda leaf: np.asarray(leaf)[only], state)
 
 
 def _attended(

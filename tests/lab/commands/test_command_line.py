@@ -196,6 +196,7 @@ def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told
 
 def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):
     make_run(here / "mine")
+    (here / "mine" / "result.json").write_text("{}")
     before = files(here)
     status, _, err = run(monkeypatch, "train.py", COPY, "--workdir=mine")
     assert status == 2

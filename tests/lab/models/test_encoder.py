@@ -123,7 +123,7 @@ def test_a_gru_without_positions_knows_where_a_token_is():
 
 
 def test_an_odd_dim_has_no_halves():
-    with pytest.raises(ValueError, match="even dim, got 7"):
+    with pytest.raises(ValueError, match=r"^dim=7: must be even"):
         Encoder(VOCABULARY, TIME, 7, mixer="gru", rngs=nnx.Rngs(0))
 
 

@@ -5,6 +5,8 @@ from small import files, small
 
 from attention.lab.errors import UsageError
 from attention.lab.parallel import hosts
+from attention.lab.runs import directory
+from attention.lab.runs.checkpoints import MANIFEST
 from attention.lab.runs.directory import default_path, open_for_evaluation, open_for_training
 from attention.lab.runs.version import code_version
 
@@ -16,6 +18,13 @@ def enter(path, settings=SETTINGS, source=None):
     """Opens a run for training, and leaves it."""
     with open_for_training(path, settings, source) as run:
         return run
+
+
+def make_checkpoint(path, step=3):
+    """A checkpoint that was committed, as far as one can see from its manifest."""
+    manifest = path / "checkpoints" / str(step) / MANIFEST
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
 
 
 @pytest.mark.parametrize(("settings", "source"), [(SETTINGS, None), (TEXT, b"na\xc3\xafve\n")])
@@ -56,6 +65,7 @@ def test_another_experiment_is_refused_and_told_where_to_go(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     path = default_path(SETTINGS)
     enter(path)
+    make_checkpoint(path)
     before = files(tmp_path)
     other = small({"eval.lengths": (1, 3)} | changes)
     with pytest.raises(UsageError, match=rf"^--workdir={path}: holds another") as refusal:
@@ -74,6 +84,7 @@ def test_a_suggestion_is_never_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, other = default_path(SETTINGS), small({"seed": 5})
     enter(path)
+    make_checkpoint(path)
     suggestions = []
     for _ in range(3):
         with pytest.raises(UsageError) as refusal:
@@ -85,9 +96,101 @@ def test_a_suggestion_is_never_taken(tmp_path, monkeypatch):
 
 def test_another_text_is_refused(tmp_path):
     enter(tmp_path / "run", TEXT, b"one text")
+    make_checkpoint(tmp_path / "run")
     with pytest.raises(UsageError, match=r"source_sha256: '\w+' there, '\w+' now"):
         enter(tmp_path / "run", TEXT, b"another text")
     assert (tmp_path / "run" / "source.txt").read_bytes() == b"one text"
+
+
+OTHER = small({"seed": 5, "train.steps": 7})
+
+
+def leave_log(path):
+    (path / "metrics.jsonl").write_text('{"step": 2}\n')
+    (path / "tensorboard").mkdir()
+    (path / "tensorboard" / "events").touch()
+
+
+def leave_half_a_checkpoint(path):
+    (path / "checkpoints" / "4").mkdir(parents=True)
+    (path / "checkpoints" / "4" / "arrays").touch()
+
+
+def leave_a_checkpoint_of_no_update(path):
+    make_checkpoint(path, step=0)
+
+
+def leave_half_a_config(path):
+    (path / "config.json").write_text('{"config": {"na')
+
+
+def leave_no_config(path):
+    (path / "config.json").rename(path / ".config.json.7")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda path: None,
+        leave_log,
+        leave_half_a_checkpoint,
+        leave_a_checkpoint_of_no_update,
+        leave_half_a_config,
+        leave_no_config,
+    ],
+)
+def test_a_run_without_a_checkpoint_gives_way_to_another(tmp_path, leave):
+    path = tmp_path / "run"
+    enter(path, TEXT, b"one text")
+    leave(path)
+    run = enter(path, OTHER)
+    assert run.replaced
+    assert open_for_evaluation(path)[1:] == (OTHER, None)
+    assert sorted(files(path)) == [".lock", "config.json"]
+    assert not enter(path, OTHER).replaced
+
+
+def test_another_text_takes_the_place_of_one_that_was_not_trained_on(tmp_path):
+    enter(tmp_path, TEXT, b"one text")
+    assert enter(tmp_path, TEXT, b"another text").replaced
+    assert open_for_evaluation(tmp_path)[2] == b"another text"
+
+
+@pytest.mark.parametrize("name", ["result.json", "eval.json", "thesis.tex", "checkpoints/3"])
+def test_a_run_with_more_than_that_does_not_give_way(tmp_path, name):
+    enter(tmp_path)
+    if name == "checkpoints/3":
+        make_checkpoint(tmp_path)
+    else:
+        (tmp_path / name).write_text("{}")
+    before = files(tmp_path)
+    with pytest.raises(UsageError, match="holds another experiment"):
+        enter(tmp_path, OTHER)
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_has_just_begun_elsewhere_does_not_give_way(tmp_path):
+    with open_for_training(tmp_path, SETTINGS, None):
+        before = files(tmp_path)
+        with pytest.raises(UsageError, match="another process is training there"):
+            enter(tmp_path, OTHER)
+        assert files(tmp_path) == before
+
+
+def test_a_run_that_came_to_a_checkpoint_before_the_lock_was_had_does_not_give_way(
+    tmp_path, monkeypatch
+):
+    enter(tmp_path)
+    alone = directory.alone
+
+    def later(path):
+        make_checkpoint(path)
+        return alone(path)
+
+    monkeypatch.setattr(directory, "alone", later)
+    with pytest.raises(UsageError, match="holds another experiment"):
+        enter(tmp_path, OTHER)
+    assert open_for_evaluation(tmp_path)[1] == SETTINGS
 
 
 def test_a_directory_that_is_no_run_is_refused_and_left_alone(tmp_path):
@@ -168,6 +271,7 @@ def test_a_run_of_a_version_without_replicas_is_refused(tmp_path):
     record = json.loads((tmp_path / "config.json").read_text())
     del record["config"]["num_seeds"]
     (tmp_path / "config.json").write_text(json.dumps(record))
+    make_checkpoint(tmp_path)
     with pytest.raises(UsageError, match=rf"^--workdir={tmp_path}: is of an older version"):
         open_for_evaluation(tmp_path)
     with pytest.raises(UsageError, match=r"config\.num_seeds: None there, 1 now"):

@@ -1,9 +1,11 @@
 """That the folder of a sweep says what has been done, whoever is killed."""
 
 import pytest
+from small import files
 from small_sweeps import finish, trials_of
 
 from attention.lab.errors import UsageError
+from attention.lab.runs.directory import open_for_training
 from attention.lab.sweeps.folder import begin, check, left, make_group, result_of
 
 
@@ -104,3 +106,38 @@ def test_a_folder_of_something_else_is_refused(here):
     (here / "mine" / "thesis.txt").touch()
     with pytest.raises(UsageError, match=r"mine: is there and holds no sweep"):
         check(here / "mine", [])
+
+
+OTHERS = trials_of(["score=linear"], 3, ["--config.train.steps=3"])
+
+
+def test_a_sweep_without_a_checkpoint_gives_way_to_its_correction(begun):
+    folder, trials = begun
+    group = make_group(folder, trials)
+    with open_for_training(group.run.path, trials[0].settings, None):
+        pass
+    group.fail("no hope")
+    group.record()
+    check(folder, OTHERS)
+    assert begin(folder, OTHERS)
+    assert left(folder, OTHERS) == OTHERS
+    assert not group.run.path.exists()
+    assert result_of(folder, trials[0]) is None
+    assert not begin(folder, OTHERS)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_sweep_with_a_result_or_a_checkpoint_does_not_give_way(begun, is_done):
+    folder, trials = begun
+    group = make_group(folder, trials[:2])
+    if is_done:
+        finish(group)
+    else:
+        with open_for_training(group.run.path, trials[0].settings, None) as run:
+            (run.checkpoints / "3").mkdir(parents=True)
+            (run.checkpoints / "3" / "manifest.json").touch()
+    before = files(folder)
+    for refuse in (check, begin):
+        with pytest.raises(UsageError, match=r"train\.steps: 2 there, 3 now"):
+            refuse(folder, OTHERS)
+    assert files(folder) == before

@@ -1,9 +1,11 @@
 """That draws are of the space, and stay the same draws."""
 
+import pytest
 from command_lines import ROOT
 from small_sweeps import space_file
 
 from attention.lab.commands.swept_config import SweptConfig
+from attention.lab.errors import UsageError
 from attention.lab.sweeps.space import draws, extremes, read_space
 from attention.lab.sweeps.trials import make_trials
 
@@ -26,6 +28,11 @@ def test_draws_are_of_the_space_and_more_of_them_begin_with_the_fewer(here):
     assert kept == found[:13]
     few = draws(read_space(str(space_file(here, "{'model.heads': [1, 2, 4]}"))), 3, 0)
     assert sorted(draw["model.heads"] for draw in few) == ["1", "2", "4"]
+
+
+def test_more_draws_than_a_sweep_can_list_are_refused_at_once(here):
+    with pytest.raises(UsageError, match=r"^--random=1000000000: asks for 1000000000 trials"):
+        draws(read_space(str(space_file(here, "{'model.heads': [1, 2]}"))), 10**9, 0)
 
 
 def test_a_space_in_configs_is_of_the_config_of_its_name():

@@ -1,8 +1,10 @@
 """That the trials of a sweep are what was asked for, and are grouped by what they share."""
 
+import pytest
 from small_sweeps import FILE, trials_of
 
 from attention.lab.commands.swept_config import SweptConfig
+from attention.lab.errors import UsageError
 from attention.lab.sweeps.trials import folder_name, in_groups, make_trials, read_grid
 
 
@@ -55,3 +57,16 @@ def test_groups_share_all_that_has_a_shape():
         for score in ("linear", "dot")
         for seeds in ((0, 1), (2, 3), (4,))
     ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "seeds", "told"),
+    [
+        ([f"train.steps={','.join(map(str, range(1, 300)))}"] * 1, 1000, "--seeds=1000: asks for"),
+        ([f"train.{name}_every_steps={'1,' * 99}1" for name in ("log", "eval", "x")], 1, "--grid"),
+        ([], 10**9, "--seeds=1000000000: asks for 1000000000 trials"),
+    ],
+)
+def test_more_trials_than_can_be_are_counted_not_made(grid, seeds, told):
+    with pytest.raises(UsageError, match=told):
+        trials_of(grid, seeds)

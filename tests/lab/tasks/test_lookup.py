@@ -110,5 +110,8 @@ def test_held_out_dictionaries_have_the_size_that_was_asked_for():
 
 
 def test_what_does_not_fit_is_refused():
+    Lookup(symbols=46339)
+    with pytest.raises(ValueError, match=r"^symbols=46340: must be at most 46339, every pair "):
+        Lookup(symbols=46340)
     with pytest.raises(ValueError, match=r"^symbols=3: must be at least max_length=4"):
         Lookup(symbols=3, max_length=4)

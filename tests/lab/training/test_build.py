@@ -139,14 +139,19 @@ def test_an_option_of_another_score_is_refused_with_the_config_to_name():
         build(small({"score.name": "bilinear"}), None)
 
 
-def test_a_bad_option_of_a_score_is_refused():
-    settings = small({"score.options.hidden": -1})
-    with pytest.raises(UsageError, match=r"^config\.score='mlp' with options {'hidden': -1}"):
+@pytest.mark.parametrize("hidden", [0, -5, 2**31, 10**20])
+def test_a_size_that_a_score_cannot_have_is_told_by_its_field(hidden):
+    settings = small({"score.options.hidden": hidden})
+    with pytest.raises(
+        UsageError, match=rf"^config\.score\.options\.hidden={hidden}: must be .* 1 to"
+    ):
         build(settings, None)
 
 
 def test_an_odd_dim_cannot_be_mixed_by_a_gru_from_both_ends():
-    with pytest.raises(UsageError, match=r"config\.model\.dim=7, .*mixer='gru'.*even dim, got 7"):
+    with pytest.raises(
+        UsageError, match=r"^config\.model\.dim=7: must be even, a bidirectional gru "
+    ):
         build(small({"model.dim": 7, "model.heads": 1, "model.mixer": "gru"}), None)
 
 

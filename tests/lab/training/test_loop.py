@@ -1,3 +1,4 @@
+import io
 import json
 import signal
 from dataclasses import replace
@@ -5,15 +6,16 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 from small import assert_same_bits, copy_of, files, small, train_quietly
 
 from attention.lab.errors import TrainingError
 from attention.lab.runs import checkpoints
-from attention.lab.runs.directory import default_path
+from attention.lab.runs.directory import default_path, open_for_evaluation
 from attention.lab.settings import TrainSettings
 from attention.lab.training import loop
 from attention.lab.training.build import build
-from attention.lab.training.loop import next_stop
+from attention.lab.training.loop import next_stop, train
 from attention.lab.training.state import completed, restored_state
 
 # One symbol and one length: nothing is easier to learn.
@@ -150,6 +152,7 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
     assert (path / "result.json").exists()
     for line in (
         "score mlp, seed 0, 13 steps of batch 7 on cpu",
+        " parameters; at least ",
         "step 5/13  loss ",
         "step 12: validation  tokens ",
         f"{path}, step 13, test",
@@ -278,6 +281,23 @@ def test_training_cannot_go_on_when_every_replica_failed(spoilt, tmp_path):
     with pytest.raises(TrainingError, match=r"^at step 4 with seed 0, 1, 2 the loss is nan "):
         train_quietly(small({"num_seeds": 3}), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("error", [TrainingError, RuntimeError, KeyboardInterrupt])
+def test_a_run_that_failed_before_its_first_checkpoint_gives_way_to_its_correction(
+    tmp_path, monkeypatch, error
+):
+    def fail(experiment):
+        raise error(experiment.settings.seed)
+
+    monkeypatch.setattr(loop, "initial_state", fail)
+    shown = io.StringIO()
+    for seed in (3, 5):
+        settings = small({"seed": seed})
+        with pytest.raises(error, match=str(seed)):
+            train(settings, tmp_path / "run", Console(file=shown, width=400))
+        assert open_for_evaluation(tmp_path / "run")[1] == settings
+    assert shown.getvalue().count("run: held a run without a checkpoint; begun anew") == 1
 
 
 # Interrupted
