@@ -9,6 +9,7 @@ from absl import flags
 
 from attention.lab.errors import TrainingError, UsageError
 from attention.lab.parallel import hosts
+from attention.lab.parallel.interruption import answered_interruptions
 
 Main = Callable[[list[str]], int]
 
@@ -25,7 +26,8 @@ def run(main: Main, flag_values: flags.FlagValues, about: str) -> NoReturn:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own scores and tasks may be
     try:
-        status = main(parse(flag_values, sys.argv, about))
+        with answered_interruptions():
+            status = main(parse(flag_values, sys.argv, about))
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.
         if hosts.is_first() or isinstance(error, OSError):

@@ -139,7 +139,7 @@ def _choose(directory: Path, step: int | None) -> int:
     if not committed:
         raise UsageError(f"{directory}: no checkpoint here")
     if step is not None and step not in committed:
-        raise UsageError(f"step={step}: no such checkpoint; there are {_listed(committed)}")
+        raise UsageError(f"--step={step}: no such checkpoint; there are {_listed(committed)}")
     wanted = committed if step is None else [step]
     for candidate in reversed(wanted):
         path = directory.resolve() / str(candidate)
