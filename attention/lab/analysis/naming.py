@@ -61,8 +61,3 @@ def described(metrics: Mapping[str, Any], task: Named) -> list[str]:
         for name, word in {**WORDS, **task.metrics}.items()
         if isinstance(values.get(name), int | float)
     ]
-
-
-def of_accuracy(task: Named) -> str:
-    """What people call `exact_match`."""
-    return HEADINGS[ACCURACY if task.classifier else EXACT]

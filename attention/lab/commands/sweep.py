@@ -184,6 +184,7 @@ def _train_and_report(
             soft_wrap=True,
         )
         with noticed_interruptions() as interruption:
+            interruption.answer = "stopping, when what trains has saved its state"
             train_all(groups, engine, console, interruption)
         if interruption.signal:
             console.print(f"{interruption.name}: run the same command again to go on")

@@ -25,14 +25,16 @@ class Interruption:
 
     Attributes:
       signal: its number; 0 while there is none.
-      answer: what a command says at the first signal, of what it will do now; None where there
-        is nothing to save, and it ends at once.
+      answer: what a command says at the first signal, of what it will do now; empty where another
+        process says so; None where there is nothing to save, and the command ends at once.
       answered: whether it has said so.
+      pass_on: called with the number of the first signal, as soon as the main thread can.
     """
 
     signal: int = 0
     answer: str | None = None
     answered: bool = False
+    pass_on: Callable[[int], object] | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +63,8 @@ def noticed_interruptions() -> Iterator[Interruption]:
         del frame
         interruption.signal = number
         signal.signal(number, usual[signal.Signals(number)])
+        if interruption.pass_on is not None:
+            interruption.pass_on(number)
 
     for number in usual:
         signal.signal(number, note)
@@ -124,7 +128,8 @@ def _answer(number: signal.Signals) -> None:
     if noticed.answer is None:
         _end(number, f"interrupted ({number.name})")
     noticed.answered = True
-    _say(f"{number.name}: {noticed.answer}; again to quit without saving")
+    if noticed.answer:
+        _say(f"{number.name}: {noticed.answer}; again to quit without saving")
 
 
 def _end(number: signal.Signals, told: str) -> None:

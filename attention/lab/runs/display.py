@@ -34,7 +34,7 @@ class Display:
     def __init__(self, console: Console, steps: int, task: Named):
         self._console, self._steps, self._task = console, steps, task
         self._time, self._step = time.perf_counter(), 0
-        self._text = ""  # of the live line
+        self._text = "training"  # of the live line
         self._open = ExitStack()
         self._bar: Progress | None = None
         if console.is_terminal:
@@ -150,8 +150,9 @@ def print_report(
     spreads += [_values(deviations["by_length"].get(n, {}), replicas, task) for n in which]
     counts = [str(row["sequences"]) for row in (report[ALL], *(by_length[n] for n in which))]
     names = list(dict.fromkeys(name for row in rows for name in row))
+    measured = list(zip(rows, spreads, strict=True))
     columns = [
-        Column(name, [_written(row.get(name), sd.get(name)) for row, sd in zip(rows, spreads)])
+        Column(name, [_written(row.get(name), deviation.get(name)) for row, deviation in measured])
         for name in names
         if any(row.get(name) is not None for row in rows)
     ]

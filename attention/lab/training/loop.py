@@ -115,7 +115,7 @@ def _train_to_end(
             if _is_over(state, settings) or _is_due(step, settings.checkpoint_every_steps):
                 session.save(state)
         if _is_over(state, settings):
-            interruption.answer = "training is over, and ends with this evaluation"
+            interruption.answer = "this is the evaluation at the end of training"
             return session.finish(state)
         session.save(state)
         with display.during("saving"):
@@ -126,6 +126,8 @@ def _train_to_end(
 
 def _next(stop: int, settings: TrainSettings) -> str:
     """What happens after Ctrl-C: the updates up to `stop` are a single call."""
+    if stop == settings.steps:
+        return f"step {stop} is the last, and training ends with its evaluation"
     and_then = " and its evaluation" if _is_evaluated(stop, settings) else ""
     return f"stopping after step {stop}{and_then}"
 
@@ -190,7 +192,8 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
     result, failed = outcome.result, outcome.failed
     early = " (target reached early)" if result["stopped_early"] else ""
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
-    again = f"python eval.py --workdir {shlex.quote(str(run.path))}"
+    here, above = (shlex.quote(str(path)) for path in (run.path, run.path.parent))
+    again = f"python eval.py --workdir {here}"
     print_report(console, result["test"], title, task_of(settings), f"{again} --lengths all")
     told = []
     if "parameters" in result:  # older runs did not count them
@@ -199,8 +202,7 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
         told.append(f"where it looks: {run.path / PICTURE}")
     console.print("; ".join(told), highlight=False, soft_wrap=True)
     console.print(
-        f"next: {again}\n"
-        f"      tensorboard --logdir {shlex.quote(str(run.path.parent))}  (pip install tensorboard)",
+        f"next: {again}\n      tensorboard --logdir {above}  (pip install tensorboard)",
         highlight=False,
         soft_wrap=True,
     )

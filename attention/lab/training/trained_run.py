@@ -56,10 +56,10 @@ def evaluate(
         run, experiment, state = _restore(workdir, step, given, replica)
         of_config = tuple(experiment.settings.eval.lengths)
         report = Evaluator(experiment).report(state, "test", given or of_config)
-    step = completed(state)
+    asked, step = step, completed(state)
     which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
     title = f"{workdir}, step {step}, test{which}"
-    again = _command(workdir, step, replica) if lengths is None else None
+    again = _command(workdir, asked, replica) if lengths is None else None
     print_report(console, report, title, experiment.task, again)
     name = "eval.json"
     if replica is not None or given not in ((), of_config) or step != _trained_to(run):

@@ -3,12 +3,12 @@
 import re
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 from command_lines import COPY, ROOT, TINY, run
 from small import files
 
+from attention.lab.commands import repeat
 from attention.lab.commands.repeat import cells
 
 REPEAT = "scripts/repeat.py"
@@ -36,7 +36,7 @@ def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here,
 
 
 def test_training_that_fails_is_told_in_one_line(monkeypatch):
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=5))
+    monkeypatch.setattr(repeat, "call", lambda *_, **__: 5)
     done = run(monkeypatch, REPEAT, COPY, "--seeds=7")
     assert done == (1, "", "error: seed 7: the training ended with status 5\n")
 

@@ -126,7 +126,7 @@ def test_nothing_intact_is_an_error(saved, capfd):
 
 
 def test_a_step_that_is_not_there_is_refused_with_those_that_are(two_steps):
-    with pytest.raises(UsageError, match=r"^step=750: no such checkpoint; there are 500, 1000$"):
+    with pytest.raises(UsageError, match=r"^--step=750: no such checkpoint; there are 500, 1000$"):
         restore(two_steps, LIKE, 750)
 
 

@@ -117,7 +117,7 @@ def test_a_replica_that_is_not_there_is_refused(two_seeds, number):
     [
         (None, [5], r"^--lengths=5: the model has positions for lengths 1 to 4 "),
         (None, [2, 0], r"^--lengths=0: "),
-        (7, None, r"^step=7: no such checkpoint; there are 12, 13$"),
+        (7, None, r"^--step=7: no such checkpoint; there are 12, 13$"),
     ],
 )
 def test_what_the_run_does_not_have_is_refused(finished, step, lengths, message):
