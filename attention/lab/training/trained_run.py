@@ -75,12 +75,11 @@ def _trained_to(run: Run) -> int | None:
     return None if result is None else result["step"]
 
 
-def _command(workdir: Path, step: int, replica: int | None) -> str:
+def _command(workdir: Path, step: int | None, replica: int | None) -> str:
     """The command that shows all lengths."""
-    which = "" if replica is None else f" --replica {replica}"
-    return (
-        f"python eval.py --workdir {shlex.quote(str(workdir))} --step {step}{which} --lengths all"
-    )
+    chosen = {"step": step, "replica": replica}
+    flags = [f" --{name} {number}" for name, number in chosen.items() if number is not None]
+    return f"python eval.py --workdir {shlex.quote(str(workdir))}{''.join(flags)} --lengths all"
 
 
 def _name(step: int, replica: int | None, lengths: Sequence[int]) -> str:
