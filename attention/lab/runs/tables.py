@@ -60,8 +60,10 @@ def print_table(
         _draw(console, whole, widths)
         return
     for columns in _stacked(keys, rest, console.width):
-        most = {"left": console.width - EDGE, "right": console.width}
-        _draw(console, columns, [min(each.least, most[each.justify]) for each in columns])
+        widths = [column.least for column in columns]
+        if columns[-1].justify == "left":  # a text that is too long, even alone
+            widths[-1] = max(1, widths[-1] - max(0, _total(widths) - console.width))
+        _draw(console, columns, widths)
 
 
 def _stacked(
