@@ -36,5 +36,6 @@ train, evaluate, sweep, claims, benchmark, repeat = (partial(start, name) for na
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        sys.exit(f"error: name a command: {', '.join(COMMANDS)}")
+        print(f"error: name a command: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
     start(sys.argv.pop(1))

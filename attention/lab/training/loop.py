@@ -100,8 +100,7 @@ def _train_to_end(
         session = Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
         if not _is_over(state, settings):
-            # Of several processes none ends before the others, which would wait for it.
-            interruption.answer = "stopping after compilation" if hosts.are_several() else None
+            interruption.answer = answer_while_compiling()
             with display.during("compiling"):
                 state, _ = train_until(state, task, step)  # no update: compilation alone
         while not _is_over(state, settings) and not interruption.reached():
@@ -122,6 +121,11 @@ def _train_to_end(
             checkpoints.wait()
         display.note(f"{interruption.name} at step {step}: saved in {run.path}")
         return None
+
+
+def answer_while_compiling() -> str | None:
+    """Of several processes none ends before the others, which would wait for it."""
+    return "stopping after compilation" if hosts.are_several() else None
 
 
 def _next(stop: int, settings: TrainSettings) -> str:
