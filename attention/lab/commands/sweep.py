@@ -184,7 +184,7 @@ def _train_and_report(
             soft_wrap=True,
         )
         with noticed_interruptions() as interruption:
-            interruption.answer = "stopping, when what trains has saved its state"
+            interruption.answer = "stopping once all is saved"
             train_all(groups, engine, console, interruption)
         if interruption.signal:
             console.print(f"{interruption.name}: run the same command again to go on")

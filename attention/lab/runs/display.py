@@ -176,12 +176,12 @@ def _worst_and_longest(by_length: Mapping[str, dict[str, Any]]) -> dict[str, str
     longest = max(known, key=int)
     rights = {length: (by_length[length][EXACT], by_length[length][TOKENS]) for length in known}
     if len(set(rights.values())) == 1:
-        return {longest: f"{longest}, the longest"}
+        return {longest: f"{longest} longest"}
     # Of lengths that are equally bad, the longest.
     worst = min(known, key=lambda length: (*rights[length], -int(length)))
     if worst == longest:
-        return {longest: f"{longest}, the longest and worst"}
-    return {worst: f"{worst}, the worst", longest: f"{longest}, the longest"}
+        return {longest: f"{longest} longest, worst"}
+    return {worst: f"{worst} worst", longest: f"{longest} longest"}
 
 
 def _population(replicas: list[dict[str, Any]]) -> str:

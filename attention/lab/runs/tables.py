@@ -38,6 +38,11 @@ class Column:
         return max(map(cell_len, [*self.heading.split(), *self.cells]), default=0)
 
 
+def print_prose(console: Console, text: str) -> None:
+    """Prints a sentence: broken between words on a terminal, and elsewhere in one line."""
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
 def print_table(
     console: Console, title: str, keys: Sequence[Column], rest: Sequence[Column]
 ) -> None:

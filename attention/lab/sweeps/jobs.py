@@ -167,13 +167,17 @@ class Board:
     def __enter__(self) -> "Board":
         if self._console.is_terminal:
             self._live.start()
-            self._open.enter_context(before_the_end(self._live.stop))
+            self._open.enter_context(before_the_end(self._hide))
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._open.close()
         if self._console.is_terminal:
             self._live.stop()
+
+    def _hide(self) -> None:
+        self._live.transient = True
+        self._live.stop()
 
     def update(self) -> None:
         """Prints the jobs whose state has changed; the live table does so by itself."""

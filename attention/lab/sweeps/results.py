@@ -14,7 +14,7 @@ from attention.lab.analysis.mean_sd import UNKNOWN, MeanSd, mean_sd
 from attention.lab.analysis.naming import ACCURACY, EXACT, HEADINGS
 from attention.lab.runs.files import write_atomically
 from attention.lab.runs.log import Line, read_lines
-from attention.lab.runs.tables import Column, print_table
+from attention.lab.runs.tables import Column, print_prose, print_table
 from attention.lab.settings import task_of
 from attention.lab.sweeps.folder import Result, result_of
 from attention.lab.sweeps.plots import Curves, Outcome, plot_curves, plot_fields
@@ -31,9 +31,9 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     write_atomically(folder / "results.csv", results_csv(rows))
     print_ranks(rows, console)
     then = "" if are_classified(rows) else ", then token accuracy, of mixed lengths"
-    console.print(
+    print_prose(
+        console,
         f"ranked by test {accuracy_of(rows)}{then}: confirm a choice made here on fresh seeds",
-        soft_wrap=True,
     )
     for trial, result in rows:
         if result and result["status"] == "failed":

@@ -16,6 +16,7 @@ from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import PICTURE, Run, default_path, open_for_training
 from attention.lab.runs.display import Display, print_report
 from attention.lab.runs.log import Log, NoLog
+from attention.lab.runs.tables import print_prose
 from attention.lab.runs.version import code_version
 from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
@@ -172,17 +173,17 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     settings, task = experiment.settings, experiment.task
-    console.print(
+    print_prose(
+        console,
         f"{settings.name}: task {settings.task.name}, score {settings.score.name},"
         f" {_told(settings)},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
         f" {experiment.devices[0].platform}; run {run.path}",
-        soft_wrap=True,
     )
     if len(experiment.devices) > 1:
-        console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
+        print_prose(console, described(experiment.mesh, len(experiment.devices)))
     if summary := task.summary():
-        console.print(summary, soft_wrap=True)
+        print_prose(console, summary)
 
 
 def _told(settings: Settings) -> str:
@@ -211,8 +212,8 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
         soft_wrap=True,
     )
     if failed:
-        console.print(
+        print_prose(
+            console,
             f"failed: {len(failed)} of {settings.num_replicas} replicas"
             f" ({named(settings, failed)}), whose loss or gradient was not finite",
-            soft_wrap=True,
         )

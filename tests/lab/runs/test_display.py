@@ -72,32 +72,32 @@ def lengths_of(shown):
 def test_of_many_lengths_the_worst_and_the_longest_are_shown():
     found = report({"1": row(1.0), "2": row(0.25), "3": row(0.25), "10": row(0.5)})
     shown = printed(found, command="show all")
-    assert lengths_of(shown) == ["all", "3, the worst", "10, the longest"]
+    assert lengths_of(shown) == ["all", "3 worst", "10 longest"]
     assert shown.endswith("all 4 lengths: show all\n")
 
 
 @pytest.mark.parametrize(
     ("exacts", "told"),
     [
-        ([1.0, 1.0, 1.0, 1.0], "the longest"),  # 17 rows of 1.0000 say one thing
-        ([1.0, 1.0, 1.0, 0.5], "the longest and worst"),
+        ([1.0, 1.0, 1.0, 1.0], "longest"),  # 17 rows of 1.0000 say one thing
+        ([1.0, 1.0, 1.0, 0.5], "longest, worst"),
     ],
 )
 def test_a_length_that_is_all_of_it_is_shown_once(exacts, told):
     found = report({str(n): row(exact) for n, exact in enumerate(exacts, 8)})
-    assert lengths_of(printed(found, command="show all")) == ["all", f"11, {told}"]
+    assert lengths_of(printed(found, command="show all")) == ["all", f"11 {told}"]
 
 
 def test_tokens_decide_where_no_sequence_is_right():
     tokens = [0.5, 0.25, 0.75, 0.5]
     found = report({str(n): row(0.0, share) for n, share in enumerate(tokens, 1)})
-    assert lengths_of(printed(found, command="show all"))[1:] == ["2, the worst", "4, the longest"]
+    assert lengths_of(printed(found, command="show all"))[1:] == ["2 worst", "4 longest"]
 
 
 def test_lengths_of_which_there_are_no_sequences_are_neither():
     found = report({"1": row(0.5), "2": row(0.25), "3": row(0.75), "99": row(None, None)})
     shown = printed(found, command="show all")
-    assert lengths_of(shown) == ["all", "2, the worst", "3, the longest"]
+    assert lengths_of(shown) == ["all", "2 worst", "3 longest"]
     nothing = report({str(n): row(None, None) for n in range(1, 5)})
     assert lengths_of(printed(nothing, command="show all")) == ["all", "1", "2", "3", "4"]
 

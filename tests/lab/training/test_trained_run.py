@@ -111,7 +111,7 @@ def test_many_lengths_are_shown_by_the_most_telling_and_all_if_asked_for(finishe
 
     def lengths_in(shown):
         rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
-        return [row.partition(",")[0] for row in rows]
+        return [row.split()[0] for row in rows]
 
     short = shown_by(evaluate, run, 12, None)
     assert lengths_in(short)[0] == "all"
