@@ -17,7 +17,7 @@ from rich.console import Console
 
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.errors import UsageError
-from attention.lab.training.trained_run import EVERY, evaluate, reconstruct
+from attention.lab.training.trained_run import Lengths, evaluate, reconstruct
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", None, "the run, such as runs/copy-mlp", flag_values=FLAGS)
@@ -53,9 +53,11 @@ def _evaluate(rest: list[str]) -> int:
     return 0
 
 
-def _lengths() -> list[int] | str | None:
-    if LENGTHS.value in (None, EVERY):
-        return LENGTHS.value
+def _lengths() -> Lengths:
+    if LENGTHS.value is None:
+        return None
+    if LENGTHS.value == "all":
+        return "all"
     try:
         return [int(length) for length in LENGTHS.value.split(",")]
     except ValueError:

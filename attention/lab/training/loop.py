@@ -106,7 +106,7 @@ def _train_to_end(
                 state, _ = train_until(state, task, step)  # no update: compilation alone
         while not _is_over(state, settings) and not interruption.reached():
             stop = next_stop(step, settings)
-            interruption.answer = _next(stop, settings)
+            interruption.answer = _told_by_first(_next(stop, settings))
             state, metrics = train_until(state, task, stop)
             step = completed(state)
             session.record(state, metrics)
@@ -115,7 +115,7 @@ def _train_to_end(
             if _is_over(state, settings) or _is_due(step, settings.checkpoint_every_steps):
                 session.save(state)
         if _is_over(state, settings):
-            interruption.answer = "this is the evaluation at the end of training"
+            interruption.answer = _told_by_first("this is the evaluation at the end of training")
             return session.finish(state)
         session.save(state)
         with display.during("saving"):
@@ -126,7 +126,12 @@ def _train_to_end(
 
 def answer_while_compiling() -> str | None:
     """Of several processes none ends before the others, which would wait for it."""
-    return "stopping after compilation" if hosts.are_several() else None
+    return _told_by_first("stopping after compilation") if hosts.are_several() else None
+
+
+def _told_by_first(answer: str) -> str:
+    """Nothing where another process shows what happens."""
+    return answer if hosts.is_first() else ""
 
 
 def _next(stop: int, settings: TrainSettings) -> str:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -22,10 +23,9 @@ from attention.lab.training.build import Experiment, build
 from attention.lab.training.evaluate import Evaluator, parameters_of
 from attention.lab.training.state import TrainState, completed, restored_state
 
-EVERY = "all"  # in the place of lengths
 LONG = 60  # characters of a list of lengths, beyond which a file is named by a hash of it
 
-Lengths = Sequence[int] | str | None
+Lengths = Sequence[int] | Literal["all"] | None
 
 
 def evaluate(
@@ -51,7 +51,7 @@ def evaluate(
     Raises:
       UsageError: there is no such run, checkpoint, length or replica.
     """
-    given = () if lengths is None or lengths == EVERY else tuple(lengths)
+    given = () if lengths is None or isinstance(lengths, str) else tuple(lengths)
     with shown_while(console, "evaluating"):
         run, experiment, state = _restore(workdir, step, given, replica)
         of_config = tuple(experiment.settings.eval.lengths)

@@ -376,6 +376,7 @@ def test_ctrl_c_during_compilation_ends_a_command_and_compilation_makes_no_updat
 def test_of_several_processes_none_ends_while_others_compile(monkeypatch, several):
     """They would wait for it: so all finish compilation, agree to stop, and save."""
     monkeypatch.setattr(loop.hosts, "are_several", lambda: several)
+    monkeypatch.setattr(loop.hosts, "is_first", lambda: True)
     assert loop.answer_while_compiling() == ("stopping after compilation" if several else None)
 
 
