@@ -12,7 +12,7 @@ again, and its seconds are unknown. Where the time of a process does not matter,
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,15 +71,29 @@ def _repeat(rest: list[str]) -> int:
     if task_of(settings).classifier:
         del measured["tokens"]
         measured = {HEADINGS[ACCURACY] if c == EXACT else c: m for c, m in measured.items()}
-    if sys.stdout.isatty():
+    show(name, lengths, measured, Console())
+    return 0
+
+
+def show(
+    name: str, lengths: Sequence[str], measured: Mapping[str, Sequence[str]], console: Console
+) -> None:
+    """Prints a row for each length: elsewhere than on a terminal, of a table in Markdown.
+
+    Args:
+      name: the config and the flags.
+      lengths: of the rows.
+      measured: the cells of each column, by its heading.
+      console: where to print.
+    """
+    if console.is_terminal:
         columns = [Column(heading, column) for heading, column in measured.items()]
-        print_table(Console(), name, [Column("length", lengths, "left")], columns)
-        return 0
+        print_table(console, name, [Column("length", lengths, "left")], columns)
+        return
     print(f"| {' | '.join(['config', 'length', *measured])} |")
     print("|---" * (2 + len(measured)) + "|")
     for length, *row in zip(lengths, *measured.values(), strict=True):
         print(f"| {name} | {length} | {' | '.join(row)} |")
-    return 0
 
 
 def read_seeds(text: str) -> range:
