@@ -1,4 +1,4 @@
-from attention.lab.commands.eval import main
+from attention_lab import evaluate
 
 if __name__ == "__main__":
-    main()
+    evaluate()

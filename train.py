@@ -1,4 +1,4 @@
-from attention.lab.commands.train import main
+from attention_lab import train
 
 if __name__ == "__main__":
-    main()
+    train()

@@ -1,4 +1,4 @@
-from attention.lab.commands.benchmark import main
+from attention_lab import benchmark
 
 if __name__ == "__main__":
-    main()
+    benchmark()

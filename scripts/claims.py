@@ -1,4 +1,4 @@
-from attention.lab.commands.claims import main
+from attention_lab import claims
 
 if __name__ == "__main__":
-    main()
+    claims()

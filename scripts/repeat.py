@@ -1,4 +1,4 @@
-from attention.lab.commands.repeat import main
+from attention_lab import repeat
 
 if __name__ == "__main__":
-    main()
+    repeat()

@@ -1,4 +1,4 @@
-from attention.lab.commands.sweep import main
+from attention_lab import sweep
 
 if __name__ == "__main__":
-    main()
+    sweep()

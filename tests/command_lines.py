@@ -3,6 +3,7 @@
 import contextlib
 import io
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -23,10 +24,22 @@ def run(monkeypatch, script, *arguments):
     with (
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        usual_signals(),
         pytest.raises(SystemExit) as end,
     ):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     return end.value.code, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def usual_signals():
+    """What a command answers signals by stays with it: its process ends after it, but not this."""
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

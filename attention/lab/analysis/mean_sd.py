@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+UNKNOWN = "—"
+
 
 @dataclass(frozen=True)
 class MeanSd:
@@ -34,7 +36,7 @@ class MeanSd:
           in_full: whether a deviation of zero is written too.
         """
         if not self.is_known:
-            return "—"
+            return UNKNOWN
         deviation = f" ± {self.sd:.{digits}f}" if self.sd or in_full else ""
         return f"{self.mean:.{digits}f}{deviation}"
 

@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from attention.lab.parallel.children import call
+from attention.lab.parallel.interruption import before_the_end
 from attention.lab.repository import CONFIGS
 
 # The experiment, and the commands that train it.
 CONFIG = f"--config={CONFIGS / 'copy.py'}"
-TRAIN, SWEEP = (("-m", f"attention.lab.commands.{name}") for name in ("train", "sweep"))
+TRAIN, SWEEP = (("-m", "attention_lab", name) for name in ("train", "sweep"))
 
 Commands = list[list[str]]
 
@@ -82,7 +84,8 @@ def in_turn(contenders: Sequence[Way], rounds: int, flags: list[str]) -> list[li
     times: list[list[float]] = [[] for _ in contenders]
     for _ in range(rounds):
         for way, taken in zip(contenders, times, strict=True):
-            with tempfile.TemporaryDirectory() as folder:
+            temporary = tempfile.TemporaryDirectory()
+            with temporary as folder, before_the_end(temporary.cleanup):
                 taken.append(seconds(way.commands(folder), flags))
     return times
 
@@ -96,7 +99,8 @@ def seconds(commands: Commands, flags: list[str]) -> float:
     start = time.perf_counter()
     for command in commands:
         line = [sys.executable, *command, *flags]
-        subprocess.run(line, stdout=subprocess.DEVNULL).check_returncode()
+        if status := call(line, stdout=subprocess.DEVNULL):
+            raise subprocess.CalledProcessError(status, line)
     return time.perf_counter() - start
 
 

@@ -1,39 +1,60 @@
 """Showing what was measured: tables in Markdown, and a plot."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from attention.lab.benchmarks.contenders import MEMORY_COPY, PICKED, PLAIN, RIVALS
 from attention.lab.benchmarks.measuring import Row
 from attention.lab.benchmarks.program import PARTS
 from attention.lab.benchmarks.sizes import Size
+from attention.lab.runs.tables import Column, print_table
 
 
 def section(name: str, size: Size, rows: list[Row]) -> str:
     """A heading and a table in Markdown, aligned for the terminal too."""
-    rivals = [rival for rival in RIVALS if any(rival in row.get("forward vs", {}) for row in rows)]
-    header = ["contender", "ms", "compile s", "MB", "error"]
-    header += ["% of a copy" if rival == MEMORY_COPY else f"vs {rival}" for rival in rivals]
-    lines = [[*header, "note"]]
-    for row in rows:
-        cells = [row["contender"], pair(number, *(row.get(f"{part} ms") for part in PARTS))]
-        cells += [pair(number, row[key]) for key in ("compile s", "temporary MB")]
-        cells.append(pair("{:.0e}".format, row["error"], row["gradient error"]))
-        for rival in rivals:
-            ratios = (row.get(f"{part} vs", {}).get(rival) for part in PARTS)
-            cells.append(pair(number, *ratios))
-        lines.append([*cells, row["note"]])
+    lines = [list(line) for line in zip(*_columns(rows), strict=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     table = [
         " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         for line in lines
     ]
-    heading = f"## {name}: batch {size[0]}, queries {size[1]}, keys {size[2]}"
-    return "\n".join([heading, "", *(f"| {line} |" for line in table)])
+    return "\n".join([f"## {_heading(name, size)}", "", *(f"| {line} |" for line in table)])
+
+
+def print_section(name: str, size: Size, rows: list[Row], console: Console) -> None:
+    """Prints the same table, in a form that fits the console."""
+    contenders, *measured, notes = (Column(each[0], each[1:]) for each in _columns(rows))
+    keys = [replace(contenders, justify="left")]
+    print_table(console, _heading(name, size), keys, measured)
+    for contender, note in zip(contenders.cells, notes.cells, strict=True):
+        if note:
+            console.print(f"{contender}: {note}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _heading(name: str, size: Size) -> str:
+    return f"{name}: batch {size[0]}, queries {size[1]}, keys {size[2]}"
+
+
+def _columns(rows: list[Row]) -> Iterator[list[str]]:
+    """The cells of each column, below its heading."""
+    yield ["contender", *(row["contender"] for row in rows)]
+    yield ["ms", *(pair(number, *(row.get(f"{part} ms") for part in PARTS)) for row in rows)]
+    for heading, key in (("compile s", "compile s"), ("MB", "temporary MB")):
+        yield [heading, *(pair(number, row[key]) for row in rows)]
+    errors = [(row["error"], row["gradient error"]) for row in rows]
+    yield ["error", *(pair("{:.0e}".format, *both) for both in errors)]
+    for rival in RIVALS:
+        if any(rival in row.get("forward vs", {}) for row in rows):
+            heading = "% of a copy" if rival == MEMORY_COPY else f"vs {rival}"
+            ratios = [[row.get(f"{part} vs", {}).get(rival) for part in PARTS] for row in rows]
+            yield [heading, *(pair(number, *both) for both in ratios)]
+    yield ["note", *(row["note"] for row in rows)]
 
 
 def pair(show: Callable[[Any], str], *values: float | None) -> str:

@@ -66,7 +66,7 @@ def lines(score: str, times: dict[str, list[float]], updates: int) -> list[str]:
         ratios = [other / here for other, here in zip(taken, times[HERE], strict=True)]
         shown.append(
             f"{score:9} {name:10} {milliseconds:7.2f} ms an update,"
-            f" {statistics.median(ratios):5.2f} times that of attention"
+            f" {statistics.median(ratios):5.2f} times attention"
             f" ({min(ratios):.2f}–{max(ratios):.2f})"
         )
     return shown

@@ -34,13 +34,14 @@ from functools import partial
 from typing import Any, NoReturn
 
 from absl import flags
+from rich.console import Console
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave PyTorch some memory
 
 from attention.lab.benchmarks import runs_per_hour, training
 from attention.lab.benchmarks.contenders import PICKED, PLAIN
 from attention.lab.benchmarks.measuring import rows_of, setting
-from attention.lab.benchmarks.showing import plot, section
+from attention.lab.benchmarks.showing import plot, print_section, section
 from attention.lab.benchmarks.sizes import SCORES, Size, cases, lengths
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.flag_readers import Reader, above_zero, is_not, listed, positive
@@ -134,7 +135,11 @@ def _cost(rest: list[str]) -> int:
     for case in cases(scores, SIZES.value):
         report["rows"] += (rows := measure(*case, torch=torch))
         sections.append(section(*case, rows))
-        print("\n" + sections[-1])
+        if sys.stdout.isatty():
+            print()
+            print_section(*case, rows, Console())
+        else:
+            print("\n" + sections[-1], flush=True)
     for case in cases(scores, [(1, length, length) for length in LENGTHS.value or lengths()]):
         report["sweep"] += measure(*case, torch=False, only=(PICKED, PLAIN))
     (output / "table.md").write_text("\n\n".join(["# What attention costs", *sections]) + "\n")

@@ -11,6 +11,7 @@ from absl import flags
 from attention.lab.errors import TrainingError, UsageError
 from attention.lab.own_code import errors_told
 from attention.lab.parallel import hosts
+from attention.lab.parallel.interruption import answered_interruptions
 
 Main = Callable[[list[str]], int]
 More = Callable[[list[str]], str]
@@ -37,7 +38,7 @@ def run(
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where a user's own scores and tasks may be
     try:
-        with errors_told():
+        with answered_interruptions(), errors_told():
             status = main(parse(flag_values, sys.argv, about, more))
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.

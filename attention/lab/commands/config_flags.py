@@ -46,7 +46,7 @@ def told_what_config_suits(named: str | None, rest: Sequence[str]) -> Iterator[N
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{error}{_made_for(named, rest)}") from None
+        raise UsageError(f"{error}{_made_for(named, rest)}") from error.__cause__
 
 
 def _load(named: str | None) -> ConfigDict:

@@ -198,6 +198,7 @@ def _train_and_report(
             soft_wrap=True,
         )
         with noticed_interruptions() as interruption:
+            interruption.answer = "stopping once all is saved"
             train_all(groups, engine, console, interruption)
         if interruption.signal:
             console.print(f"{interruption.name}: run the same command again to go on")

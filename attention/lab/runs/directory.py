@@ -7,7 +7,8 @@ checkpoints/    a directory for each step that was saved
 metrics.jsonl   a line for each log and each evaluation (of each replica), for programs to read
 tensorboard/    the same metrics, for people to look at
 attention.png   where the trained model looks, in a few validation examples
-eval.json       the newest evaluation
+eval.json       the evaluation at the end of training
+eval-….json     other evaluations, named by what was asked for
 result.json     written last: the run is finished
 """
 
@@ -34,6 +35,7 @@ BEFORE_A_CHECKPOINT = (
     *(".lock", ".config.json.*", ".source.txt.*", ".metrics.jsonl.*", ".seen-*"),
     *("config.json", "source.txt", "metrics.jsonl", "tensorboard", "checkpoints"),
 )
+PICTURE = "attention.png"
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,25 @@
 """What training and evaluation show: a live line on a terminal, plain lines elsewhere, tables."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from attention.lab.analysis.mean_sd import MeanSd
+from attention.lab.analysis.naming import EXACT, TOKENS, Named, described, headings, shown
+from attention.lab.parallel.interruption import before_the_end
+from attention.lab.runs.tables import Column, print_table
 
-# Metrics that some tasks or models do not have, and their headings in tables.
-NOT_OF_ALL = {"query_dependence": "query dependence"}
+ALL = "all"  # the row of mixed lengths
+BY_HEAD = "alignment_accuracy_by_head"
+FEW_LENGTHS = 3  # of more, a table shows the worst and the longest
 
-Headings = Mapping[str, str]  # of metrics that only one task has, by the metrics' names
+# In characters: the bar of the live line, the width of a terminal from which there is one, and the
+# time left, with the spaces beside what is between them.
+BAR, WITH_BAR, TIME = 20, 100, 9
 
 
 class Display:
@@ -22,117 +28,160 @@ class Display:
     Args:
       console: where to show it.
       steps: updates in the whole run.
-      step: updates completed before.
-      headings: the headings of metrics that only this task has.
+      task: the task, or its class, whose metrics are shown.
     """
 
-    def __init__(self, console: Console, steps: int, step: int, headings: Headings):
-        self._console = console
-        self._steps, self._headings = steps, headings
-        self._time, self._step = time.perf_counter(), step
+    def __init__(self, console: Console, steps: int, task: Named):
+        self._console, self._steps, self._task = console, steps, task
+        self._time, self._step = time.perf_counter(), 0
+        self._text = "training"  # of the live line
+        self._open = ExitStack()
         self._bar: Progress | None = None
         if console.is_terminal:
+            bar = [BarColumn(bar_width=BAR)] if console.width >= WITH_BAR else []
             self._bar = Progress(
                 TextColumn("{task.completed}/{task.total}"),
-                BarColumn(bar_width=20),
+                *bar,
                 TextColumn("{task.fields[text]}"),
                 TimeRemainingColumn(),
                 console=console,
                 refresh_per_second=4,
+                transient=True,  # what is over is no progress
             )
-            self._task = self._bar.add_task("", total=steps, completed=step, text="compiling")
+            self._line = self._bar.add_task("", total=steps, text="")
 
     def __enter__(self) -> "Display":
         if self._bar:
             self._bar.start()
+            self._open.enter_context(before_the_end(self._bar.stop))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._open.close()
         if self._bar:
             self._bar.stop()
+
+    def begin_at(self, step: int) -> None:
+        """Says how many updates were completed before."""
+        self._step = step
+        if self._bar:
+            self._bar.update(self._line, completed=step)
 
     def update(self, step: int, metrics: dict[str, float]) -> None:
         """Shows the progress after `step` updates.
 
         Args:
           step: updates completed.
-          metrics: values by name, of which those that `describe` knows are shown.
+          metrics: values by name, of which some are shown.
         """
         now = time.perf_counter()
         rate = (step - self._step) / (now - self._time)
         self._time, self._step = now, step
-        text = f"{describe(metrics, self._headings)}  {rate:.0f} updates/s"
+        words = [*described(metrics, self._task), f"{rate:.0f} updates/s"]
         if self._bar:
-            self._bar.update(self._task, completed=step, text=text)
+            self._text = "  ".join(self._fitting(words))
+            self._bar.update(self._line, completed=step, text=self._text)
         else:
             left = (self._steps - step) / rate
-            self._console.print(
-                f"step {step}/{self._steps}  {text}  {left:.0f} s left", soft_wrap=True
-            )
+            told = "  ".join([f"step {step}/{self._steps}", *words, f"{left:.0f} s left"])
+            self._console.print(told, soft_wrap=True)
+
+    def _fitting(self, words: list[str]) -> list[str]:
+        """As many of the first as the live line has room for."""
+        width = self._console.width
+        bar = BAR + 1 if width >= WITH_BAR else 0
+        room = width - bar - TIME - len(f"{self._steps}/{self._steps}")
+        while words and len("  ".join(words)) > room:
+            words = words[:-1]
+        return words
 
     def note(self, text: str) -> None:
         """Prints a line, above the live line if there is one."""
-        (self._bar.console if self._bar else self._console).print(text, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
-    def restart_clock(self) -> None:
-        """Begins to time updates anew, so that updates per second leave evaluation out."""
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Shows in the live line what is done that is no update, and leaves its time out."""
+        if self._bar:
+            self._bar.update(self._line, text=what)
+            self._bar.refresh()
+        yield
+        if self._bar:
+            self._bar.update(self._line, text=self._text)
         self._time = time.perf_counter()
 
 
-def describe(metrics: Mapping[str, Any], headings: Headings) -> str:
-    """Loss and accuracies in a few words; a metric that is absent or null is left out.
-
-    Args:
-      metrics: values by name.
-      headings: the headings of metrics that only this task has.
-    """
-    names = {
-        "loss": "loss",
-        "token_accuracy": "tokens",
-        "exact_match": "exact",
-        "alignment_accuracy": "alignment",
-        **headings,
-    }
-    return "  ".join(
-        f"{word} {metrics[name]:.4f}"
-        for name, word in names.items()
-        if isinstance(metrics.get(name), int | float)
-    )
+@contextmanager
+def shown_while(console: Console, what: str) -> Iterator[None]:
+    """Shows on a terminal what is done, as long as it lasts."""
+    status = console.status(what)
+    with status, before_the_end(status.stop):
+        yield
 
 
-def report_table(report: dict[str, Any], title: str, headings: Headings) -> Table:
-    """The table of an evaluation: a row for the mixture of lengths, a row for each length.
+def print_report(
+    console: Console,
+    report: dict[str, Any],
+    title: str,
+    task: Named,
+    all_lengths: str | None = None,
+) -> None:
+    """Prints the table of an evaluation: a row for the mixture of lengths, a row for each length.
 
     Of several replicas it shows the mean ± the standard deviation.
 
     Args:
+      console: where to print it.
       report: what `Evaluator.report` returned.
       title: the line above the table.
-      headings: the headings of metrics that only this task has.
+      task: the task, or its class.
+      all_lengths: the command that shows all lengths. If it is given and there are many, those
+        shown are the one with the fewest sequences right, and the longest.
     """
-    table = Table(title=title + _population(report["replicas"]), title_justify="left")
-    table.add_column("length")
-    deviations = report.get("sd", {"all": {}, "by_length": {}})
-    rows = [("all", report["all"], deviations["all"])] + [
-        (length, row, deviations["by_length"].get(length, {}))
-        for length, row in report["by_length"].items()
+    replicas, by_length = report["replicas"], report["by_length"]
+    which = _worst_and_longest(by_length) if all_lengths else {}
+    if len(by_length) <= FEW_LENGTHS or not which:
+        which = {length: length for length in by_length}
+        all_lengths = None
+    deviations = report.get("sd", {ALL: {}, "by_length": {}})
+    rows = [_values(report[ALL], replicas, task)]
+    rows += [_values(by_length[length], replicas, task) for length in which]
+    spreads = [_values(deviations[ALL], replicas, task)]
+    spreads += [_values(deviations["by_length"].get(n, {}), replicas, task) for n in which]
+    counts = [str(row["sequences"]) for row in (report[ALL], *(by_length[n] for n in which))]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    measured = list(zip(rows, spreads, strict=True))
+    columns = [
+        Column(name, [_written(row.get(name), deviation.get(name)) for row, deviation in measured])
+        for name in names
+        if any(row.get(name) is not None for row in rows)
     ]
-    aligned = [row for _, row, _ in rows if row["alignment_accuracy"] is not None]
-    heads = max((len(row["alignment_accuracy_by_head"]) for row in aligned), default=0)
-    if len(report["replicas"]) > 1:
-        heads = 0  # head 1 of a replica has nothing to do with head 1 of another
-    optional = {**NOT_OF_ALL, **headings}
-    extra_metrics = [name for name in optional if report["all"].get(name) is not None]
-    columns = ["sequences", "token accuracy", "exact match", "alignment accuracy"]
-    columns += [optional[name] for name in extra_metrics]
-    for column in columns + [f"head {head}" for head in range(heads if heads > 1 else 0)]:
-        table.add_column(column, justify="right", overflow="fold")  # no digit is cut off
-    for name, row, deviation in rows:
-        cells = map(
-            _written, _shares(row, extra_metrics, heads), _shares(deviation, extra_metrics, heads)
+    print_table(
+        console,
+        title + _population(replicas),
+        [Column("length", [ALL, *which.values()], "left")],
+        [Column("sequences", counts), *columns],
+    )
+    if all_lengths:
+        console.print(
+            f"all {len(by_length)} lengths: {all_lengths}", highlight=False, soft_wrap=True
         )
-        table.add_row(name, str(row["sequences"]), *cells)
-    return table
+
+
+def _worst_and_longest(by_length: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """The two lengths that say most, and what to call them; of lengths that there are any of."""
+    known = [length for length, row in by_length.items() if row[EXACT] is not None]
+    if not known:
+        return {}
+    longest = max(known, key=int)
+    rights = {length: (by_length[length][EXACT], by_length[length][TOKENS]) for length in known}
+    if len(set(rights.values())) == 1:
+        return {longest: f"{longest} longest"}
+    # Of lengths that are equally bad, the longest.
+    worst = min(known, key=lambda length: (*rights[length], -int(length)))
+    if worst == longest:
+        return {longest: f"{longest} longest, worst"}
+    return {worst: f"{worst} worst", longest: f"{longest} longest"}
 
 
 def _population(replicas: list[dict[str, Any]]) -> str:
@@ -146,11 +195,15 @@ def _population(replicas: list[dict[str, Any]]) -> str:
     return f", mean ± sd of {len(replicas) - failed} {members}{left_out}"
 
 
-def _shares(row: dict[str, Any], extra_metrics: list[str], heads: int) -> list[float | None]:
-    """The numbers in the cells of a row, None where a cell has none."""
-    names = ("token_accuracy", "exact_match", "alignment_accuracy", *extra_metrics)
-    by_head = row.get("alignment_accuracy_by_head") or [None] * heads
-    return [row.get(name) for name in names] + (by_head if heads > 1 else [])
+def _values(row: Mapping[str, Any], replicas: Sequence[Any], task: Named) -> dict[str, Any]:
+    """The shares in a row by their headings."""
+    values = shown(row, task)
+    shares = {heading: values.get(name) for name, heading in headings(task).items()}
+    by_head = row.get(BY_HEAD) or []
+    # Head 1 of a replica has nothing to do with head 1 of another.
+    if len(replicas) == 1 and len(by_head) > 1:
+        shares |= {f"head {number}": share for number, share in enumerate(by_head)}
+    return shares
 
 
 def _written(value: float | None, deviation: float | None) -> str:

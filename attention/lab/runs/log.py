@@ -2,20 +2,27 @@
 
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attention.lab.analysis.mean_sd import means
-from attention.lab.parallel.replicas import seeds
+from attention.lab.analysis.naming import shown
+from attention.lab.parallel.replicas import named, seeds
 from attention.lab.runs.files import write_atomically
-from attention.lab.settings import Settings
+from attention.lab.settings import Settings, task_of
 
 METRICS = "metrics.jsonl"
 # Many lines: sweeps look for the newest line again and again, in files that may be large.
 TAIL_BYTES = 2**16
+# In TensorBoard, where each curve takes a file that is open; of more replicas the first.
+MOST_CURVES = 16
+# What tensorboardX imports where it is installed, for seconds, though it is not for us.
+UNUSED = ("boto3", "comet_ml", "google.cloud.storage", "torch")
 
 Line = dict[str, Any]  # step, kind, replica and seed if there are several replicas, metrics
 
@@ -34,8 +41,9 @@ class Log:
         _drop_after(path, step)
         self._lines = (path / METRICS).open("a")
         self._settings, self._seeds = settings, seeds(settings)
-        self._events, self._files = str(path / "tensorboard"), 0
-        self._writer = _event_writer(self._events, purge_step=step + 1)
+        self._task = task_of(settings)
+        self._events, self._files = path / "tensorboard", 0
+        self._open_writers(purge_step=step + 1)
         if step == 0:
             text = settings.model_dump_json(indent=2)
             self._writer.add_text("config", f"```\n{text}\n```", 0)
@@ -45,14 +53,15 @@ class Log:
 
     def __exit__(self, *exception: object) -> None:
         self._lines.close()
-        self._writer.close()
+        self._close_writers()
 
     def scalars(self, step: int, name: str, replicas: dict[int, dict[str, Any]]) -> None:
         """Logs metrics after `step` updates.
 
         Each replica gets a line in `metrics.jsonl`, with the replica's number and seed if there
-        are several replicas; TensorBoard gets the mean. The lines can be read as soon as this
-        returns: other programs show the progress of the run from them.
+        are several replicas; TensorBoard gets the mean, and a curve for each of the first replicas.
+        The lines can be read as soon as this returns: other programs show the progress of the run
+        from them.
 
         Args:
           step: updates completed.
@@ -65,9 +74,11 @@ class Log:
             line = {"step": step, "kind": name, **which, **metrics}
             self._lines.write(json.dumps(line) + "\n")
         self._lines.flush()
-        for metric, value in means(list(replicas.values())).items():
-            if isinstance(value, int | float):
-                self._writer.add_scalar(f"{name}/{metric}", value, step)
+        curves = {self._writer: means(list(replicas.values()))}
+        curves |= {w: replicas[n] for n, w in self._of_replica.items() if n in replicas}
+        for writer, metrics in curves.items():
+            for metric, value in self._scalars_of(metrics).items():
+                writer.add_scalar(f"{name}/{metric}", value, step)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         """Logs a picture (height × width × 3, 0 to 255) after `step` updates."""
@@ -75,16 +86,39 @@ class Log:
 
     def result(self, step: int, metrics: dict[str, Any]) -> None:
         """Logs the hyper-parameters beside the test metrics that they led to."""
-        numbers = {f"test/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+        numbers = {f"test/{name}": value for name, value in self._scalars_of(metrics).items()}
         self._writer.add_hparams(_flat(self._settings.model_dump()), numbers, "hparams", step)
 
     def flush(self) -> None:
         """Puts everything on disk: before a checkpoint, so that no log lags behind it."""
         # The lines are on disk already. tensorboardX's flush() does not wait for its queue of
         # events; close() does. The next events go to a file of another name.
-        self._writer.close()
+        self._close_writers()
         self._files += 1
-        self._writer = _event_writer(self._events, filename_suffix=f".{self._files}")
+        self._open_writers(filename_suffix=f".{self._files}")
+
+    def _open_writers(self, **options: Any) -> None:
+        """Opens what writes the means, and what writes each of the first replicas, if several."""
+        count = self._settings.num_replicas
+        curves = range(min(count, MOST_CURVES)) if count > 1 else ()
+        folders = {n: named(self._settings, [n]).replace(" ", "_") for n in curves}
+        self._writer = _event_writer(self._events, **options)
+        self._of_replica = {
+            number: _event_writer(self._events / folder, **options)
+            for number, folder in folders.items()
+        }
+
+    def _close_writers(self) -> None:
+        for writer in (self._writer, *self._of_replica.values()):
+            writer.close()
+
+    def _scalars_of(self, metrics: Mapping[str, Any]) -> dict[str, int | float]:
+        """What is worth a curve: the number of sequences is always the same."""
+        return {
+            name: value
+            for name, value in shown(metrics, self._task).items()
+            if isinstance(value, int | float) and name != "sequences"
+        }
 
 
 class NoLog(Log):
@@ -152,13 +186,26 @@ def _drop_after(path: Path, step: int) -> None:
         write_atomically(path / METRICS, "".join(kept))
 
 
-def _event_writer(directory: str, **options: Any) -> Any:
+def _event_writer(directory: Path, **options: Any) -> Any:
     """A writer for TensorBoard."""
-    # Imported here, since tensorboardX imports torch if that is installed, which takes seconds:
-    # a program that only reads a log need not wait for it.
-    from tensorboardX import SummaryWriter
+    # Imported here, for a program that only reads a log need not wait for it.
+    with _not_imported(UNUSED):
+        from tensorboardX import SummaryWriter
 
-    return SummaryWriter(directory, **options)
+    return SummaryWriter(str(directory), **options)
+
+
+@contextmanager
+def _not_imported(modules: Sequence[str]) -> Iterator[None]:
+    """Makes modules that are not imported yet look as if they were not installed."""
+    hidden = [name for name in modules if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _flat(nested: dict[str, Any], path: str = "") -> dict[str, Any]:

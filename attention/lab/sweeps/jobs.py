@@ -2,21 +2,23 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
-from attention.lab.parallel.interruption import Interruption
+from attention.lab.parallel.interruption import Interruption, before_the_end
 from attention.lab.runs.log import last_step
 from attention.lab.sweeps.folder import Group, result_of
 from attention.lab.sweeps.trials import Trial
 
 LOOK_EVERY_SECONDS = 0.2
+STATE = 20  # characters, for which a table has room: of `step 100000/100000`
 
 
 @runtime_checkable
@@ -160,15 +162,22 @@ class Board:
         self._console, self._jobs = console, jobs
         self._shown: dict[str, str] = {job.group.id: "waiting" for job in jobs}
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4)
+        self._open = ExitStack()
 
     def __enter__(self) -> "Board":
         if self._console.is_terminal:
             self._live.start()
+            self._open.enter_context(before_the_end(self._hide))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._open.close()
         if self._console.is_terminal:
             self._live.stop()
+
+    def _hide(self) -> None:
+        self._live.transient = True
+        self._live.stop()
 
     def update(self) -> None:
         """Prints the jobs whose state has changed; the live table does so by itself."""
@@ -184,9 +193,14 @@ class Board:
                 )
 
     def _table(self) -> Table:
-        table = Table("group", "state", "seconds")
+        table = Table(
+            Column("group", overflow="fold"),
+            Column("state", overflow="fold", min_width=STATE),
+            Column("seconds", justify="right", no_wrap=True),
+        )
         for job in self._jobs:
-            table.add_row(job.name, job.state, f"{job.seconds:.0f}" if job.began else "")
+            seconds = f"{job.seconds:.0f}" if job.began else ""
+            table.add_row(Text(job.name), Text(job.state), seconds)
         return table
 
 

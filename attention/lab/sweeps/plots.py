@@ -15,8 +15,8 @@ Curves = dict[str, dict[int, list[float]]]  # by configuration and step, a value
 Outcome = tuple[dict[str, Any], float | None]  # the overrides of a configuration, exact match
 
 
-def plot_curves(curves: Curves, path: Path) -> None:
-    """Draws mean and standard deviation over seeds against the step."""
+def plot_curves(curves: Curves, path: Path, accuracy: str) -> None:
+    """Draws mean and standard deviation over seeds of the accuracy against the step."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     colors = pyplot.get_cmap("turbo")
@@ -32,7 +32,7 @@ def plot_curves(curves: Curves, path: Path) -> None:
         low = [spread.mean - spread.sd for spread in spreads]
         high = [spread.mean + spread.sd for spread in spreads]
         axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.set(xlabel="step", ylabel="validation exact match", ylim=(-0.03, 1.03))
+    axes.set(xlabel="step", ylabel=f"validation {accuracy}", ylim=(-0.03, 1.03))
     axes.set_xlim(left=0)
     are_named = len(curves) <= MOST_NAMES
     others = "" if are_named else f"; {len(curves)} configurations, see results.csv"
@@ -44,7 +44,7 @@ def plot_curves(curves: Curves, path: Path) -> None:
     pyplot.close(figure)
 
 
-def plot_fields(outcomes: Sequence[Outcome], path: Path) -> None:
+def plot_fields(outcomes: Sequence[Outcome], path: Path, accuracy: str) -> None:
     """Draws parallel coordinates: a line for each configuration, from its values to its result."""
     fields = [n for n in outcomes[0][0] if len({str(values[n]) for values, _ in outcomes}) > 1]
     pyplot = _pyplot()
@@ -64,7 +64,7 @@ def plot_fields(outcomes: Sequence[Outcome], path: Path) -> None:
         heights += [] if result is None else [result]
         color = "red" if result is None else colors(0.9 * result)  # no yellow on white
         axes.plot(range(len(heights)), heights, ".-", color=color, alpha=0.8, clip_on=False)
-    axes.set_xticks(range(len(fields) + 1), [*fields, "test exact match"], fontsize=8)
+    axes.set_xticks(range(len(fields) + 1), [*fields, f"test {accuracy}"], fontsize=8)
     axes.set(ylim=(-0.03, 1.03), xlim=(-0.1, len(fields) + 0.1))
     axes.yaxis.tick_right()
     axes.spines[["top", "bottom", "left"]].set_visible(False)

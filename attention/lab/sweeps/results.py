@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from attention.lab.analysis.mean_sd import MeanSd, mean_sd
+from attention.lab.analysis.mean_sd import UNKNOWN, MeanSd, mean_sd
+from attention.lab.analysis.naming import ACCURACY, EXACT, HEADINGS
 from attention.lab.repository import command
 from attention.lab.runs.files import write_atomically
 from attention.lab.runs.log import Line, read_lines
+from attention.lab.runs.tables import Column, print_prose, print_table
+from attention.lab.settings import task_of
 from attention.lab.sweeps.folder import Result, result_of
 from attention.lab.sweeps.plots import Curves, Outcome, plot_curves, plot_fields
 from attention.lab.sweeps.trials import Trial
@@ -28,11 +30,11 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     """Writes results.csv and the plots, and prints the ranks."""
     rows = [(trial, result_of(folder, trial)) for trial in trials]
     write_atomically(folder / "results.csv", results_csv(rows))
-    console.print(ranks(rows))
-    console.print(
-        "ranked by test exact match, then token accuracy, of mixed lengths: confirm a choice"
-        " made here on fresh seeds",
-        soft_wrap=True,
+    print_ranks(rows, console)
+    then = "" if are_classified(rows) else ", then token accuracy, of mixed lengths"
+    print_prose(
+        console,
+        f"ranked by test {accuracy_of(rows)}{then}: confirm a choice made here on fresh seeds",
     )
     for trial, result in rows:
         if result and result["status"] == "failed":
@@ -56,10 +58,10 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
 
 def _draw(folder: Path, rows: Sequence[Row]) -> list[str]:
     """Draws the plots that the rows allow, and returns the names of their files."""
-    plot_curves(curves(folder, rows), folder / "curves.png")
+    plot_curves(curves(folder, rows), folder / "curves.png", accuracy_of(rows))
     if len({json.dumps(fields) for fields, _ in outcomes(rows)}) == 1:
         return ["curves.png"]
-    plot_fields(outcomes(rows), folder / "fields.png")
+    plot_fields(outcomes(rows), folder / "fields.png", accuracy_of(rows))
     return ["curves.png", "fields.png"]
 
 
@@ -92,18 +94,38 @@ def by_configuration(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return configurations
 
 
-def ranks(rows: Sequence[Row]) -> Table:
-    """A row for each configuration, the best first; those without a result come last."""
+def are_classified(rows: Sequence[Row]) -> bool:
+    """Whether all trials classify: then exact match and token accuracy are one accuracy."""
+    return all(task_of(trial.settings).classifier for trial, _ in rows)
+
+
+def accuracy_of(rows: Sequence[Row]) -> str:
+    """What people call the exact match of the trials."""
+    return HEADINGS[ACCURACY if are_classified(rows) else EXACT]
+
+
+def print_ranks(rows: Sequence[Row], console: Console) -> None:
+    """Prints a row for each configuration, the best first; those without a result come last."""
     fields = [name for name in rows[0][0].overrides if name != "seed"]
-    table = Table(title="test, mean ± sd over seeds", title_justify="left")
-    for name in fields:
-        table.add_column(name.rpartition(".")[2])
-    for column in ("seeds", "exact match", "at longest", "token accuracy", "alignment"):
-        table.add_column(column, justify="right", no_wrap=True)
     ranked = sorted(map(_ranked, by_configuration(rows).values()), key=lambda r: r[0], reverse=True)
-    for _, overrides, cells in ranked:
-        table.add_row(*(str(overrides[name]) for name in fields), *cells)
-    return table
+    swept = [
+        Column(
+            name.rpartition(".")[2], [str(overrides[name]) for _, overrides, _ in ranked], "left"
+        )
+        for name in fields
+    ]
+    columns = ["seeds", accuracy_of(rows), "at longest", "token accuracy", "alignment"]
+    hidden = {"token accuracy", "at longest"} if are_classified(rows) else set()
+    if all(cells[-1] == UNKNOWN for _, _, cells in ranked):
+        hidden.add("alignment")
+    measured = [
+        Column(column, [cells[number] for _, _, cells in ranked])
+        for number, column in enumerate(columns)
+        if column not in hidden
+    ]
+    title = "test, mean ± sd over seeds"
+    # A sweep of seeds alone has a single row, and nothing that sets it apart.
+    print_table(console, title, swept or measured[:1], measured if swept else measured[1:])
 
 
 def _ranked(rows: Sequence[Row]) -> tuple[tuple[float, ...], dict[str, Any], list[str]]:

@@ -83,6 +83,7 @@ class Digits(Task):
     patch: int = static()
 
     encoder = "patches"
+    classifier = True
     pictured = 9
 
     @classmethod

@@ -42,6 +42,8 @@ class Task(ABC):
       any_length: whether sequences can be drawn that are longer than those of training.
       encoder: name of the encoder that suits the task's sources, a key of `ENCODERS`.
       metrics: names of the metrics that only this task has, and their headings in tables.
+      classifier: whether every target is a single token, the class of its source. People then read
+        one accuracy, where token accuracy and exact match would be the same number.
       typed: what kind of source a person can type, such as `lines`; empty if sources cannot be
         typed.
       pictured: the number of examples in a picture of what a model attends to.
@@ -50,6 +52,7 @@ class Task(ABC):
     any_length: ClassVar[bool] = False
     encoder: ClassVar[str] = "tokens"
     metrics: ClassVar[Mapping[str, str]] = {}
+    classifier: ClassVar[bool] = False
     typed: ClassVar[str] = ""
     pictured: ClassVar[int] = 3
 

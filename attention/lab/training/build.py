@@ -1,5 +1,6 @@
 """From settings to the things that run: task, model and optimizer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +78,11 @@ class Experiment:
         """The devices in use, along the axes `seed` and `data`."""
         settings = self.settings
         return make_mesh(self.devices, settings.num_replicas, settings.train.batch_size)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers a replica learns."""
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.shapes))
 
     def model(self, parameters: Parameters) -> Reconstructor:
         """The model with these parameters."""

@@ -1,5 +1,6 @@
 """The training loop: restore, update, log, evaluate, save; and the report at the end."""
 
+import shlex
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from attention.lab.parallel.replicas import named
 from attention.lab.repository import command
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
-from attention.lab.runs.directory import Run, default_path, open_for_training
-from attention.lab.runs.display import Display, report_table
+from attention.lab.runs.directory import PICTURE, Run, default_path, open_for_training
+from attention.lab.runs.display import Display, print_report
 from attention.lab.runs.log import Log, NoLog
+from attention.lab.runs.tables import print_prose
 from attention.lab.runs.version import code_version
 from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
@@ -101,33 +103,66 @@ def _train_to_end(
     Returns:
       The result of the finished run, None if the run was interrupted.
     """
-    settings = experiment.settings.train
-    state = _restored_or_initial(experiment, run, console)
-    step = completed(state)
-    with (
-        Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog() as log,
-        Display(console, settings.steps, step, experiment.task.metrics) as display,
-        Checkpoints(
-            run.checkpoints, settings.keep_checkpoints, run.record(), restored=step or None
-        ) as checkpoints,
-    ):
+    settings, task = experiment.settings.train, experiment.task
+    with ExitStack() as stack:
+        display = stack.enter_context(Display(console, settings.steps, task))
+        with display.during("compiling"):
+            state = _restored_or_initial(experiment, run, console)
+        step = completed(state)
+        display.begin_at(step)
+        log = Log(run.path, experiment.settings, step) if hosts.is_first() else NoLog()
+        stack.enter_context(log)
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                run.checkpoints, settings.keep_checkpoints, run.record(), restored=step or None
+            )
+        )
         session = Session(experiment, run, log, display, checkpoints)
         train_until = make_train(experiment)
+        if not _is_over(state, settings):
+            interruption.answer = answer_while_compiling()
+            with display.during("compiling"):
+                state, _ = train_until(state, task, step)  # no update: compilation alone
         while not _is_over(state, settings) and not interruption.reached():
-            state, metrics = train_until(state, experiment.task, next_stop(step, settings))
+            stop = next_stop(step, settings)
+            interruption.answer = _told_by_first(_next(stop, settings))
+            state, metrics = train_until(state, task, stop)
             step = completed(state)
             session.record(state, metrics)
-            if step == settings.steps or _is_due(step, settings.eval_every_steps):
+            if _is_evaluated(step, settings):
                 state = session.validate(state)
             if _is_over(state, settings) or _is_due(step, settings.checkpoint_every_steps):
                 session.save(state)
-            display.restart_clock()
         if _is_over(state, settings):
+            interruption.answer = _told_by_first("this is the evaluation at the end of training")
             return session.finish(state)
         session.save(state)
-        checkpoints.wait()
+        with display.during("saving"):
+            checkpoints.wait()
         display.note(f"{interruption.name} at step {step}: saved in {run.path}")
         return None
+
+
+def answer_while_compiling() -> str | None:
+    """Of several processes none ends before the others, which would wait for it."""
+    return _told_by_first("stopping after compilation") if hosts.are_several() else None
+
+
+def _told_by_first(answer: str) -> str:
+    """Nothing where another process shows what happens."""
+    return answer if hosts.is_first() else ""
+
+
+def _next(stop: int, settings: TrainSettings) -> str:
+    """What happens after Ctrl-C: the updates up to `stop` are a single call."""
+    if stop == settings.steps:
+        return f"step {stop} is the last, and training ends with its evaluation"
+    and_then = " and its evaluation" if _is_evaluated(stop, settings) else ""
+    return f"stopping after step {stop}{and_then}"
+
+
+def _is_evaluated(step: int, settings: TrainSettings) -> bool:
+    return step == settings.steps or _is_due(step, settings.eval_every_steps)
 
 
 def _is_over(state: TrainState, settings: TrainSettings) -> bool:
@@ -162,18 +197,18 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:
     settings, task = experiment.settings, experiment.task
-    console.print(
+    print_prose(
+        console,
         f"{settings.name}: task {settings.task.name}, score {settings.score.name},"
         f" {_told(settings)},"
         f" {settings.train.steps} steps of batch {settings.train.batch_size} on"
         f" {experiment.devices[0].platform}; run {run.path}",
-        soft_wrap=True,
     )
     if len(experiment.devices) > 1:
-        console.print(described(experiment.mesh, len(experiment.devices)), soft_wrap=True)
-    console.print(sizes_of(experiment), soft_wrap=True, highlight=False)
+        print_prose(console, described(experiment.mesh, len(experiment.devices)))
+    print_prose(console, sizes_of(experiment))
     if summary := task.summary():
-        console.print(summary, soft_wrap=True)
+        print_prose(console, summary)
 
 
 def _told(settings: Settings) -> str:
@@ -187,16 +222,23 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
     result, failed = outcome.result, outcome.failed
     early = " (target reached early)" if result["stopped_early"] else ""
     title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
-    console.print(report_table(result["test"], title, task_of(settings).metrics))
+    here, above = (shlex.quote(str(path)) for path in (run.path, run.path.parent))
+    again = f"{command('eval')} --workdir {here}"
+    print_report(console, result["test"], title, task_of(settings), f"{again} --lengths all")
+    told = []
+    if "parameters" in result:  # older runs did not count them
+        told.append(f"{result['parameters']:,} parameters")
+    if (run.path / PICTURE).exists():
+        told.append(f"where it looks: {run.path / PICTURE}")
+    console.print("; ".join(told), highlight=False, soft_wrap=True)
     console.print(
-        f"next: {command('eval')} --workdir {run.path}\n"
-        f"      tensorboard --logdir {run.path.parent}  (pip install tensorboard)",
+        f"next: {again}\n      tensorboard --logdir {above}  (pip install tensorboard)",
         highlight=False,
         soft_wrap=True,
     )
     if failed:
-        console.print(
+        print_prose(
+            console,
             f"failed: {len(failed)} of {settings.num_replicas} replicas"
             f" ({named(settings, failed)}), whose loss or gradient was not finite",
-            soft_wrap=True,
         )

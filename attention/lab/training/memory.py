@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 
 from attention.algorithms.request import keeps_pairs
 from attention.attend import ALGORITHMS, SCOPE
-from attention.lab.choices import NO_ATTENTION, default_options
+from attention.lab.choices import NO_ATTENTION, score_options
 from attention.lab.errors import UsageError
 from attention.lab.parallel.capacity import memory_of
 from attention.lab.parallel.devices import places
@@ -71,11 +71,13 @@ def check_evaluation_memory(
 def sizes_of(experiment: Experiment) -> str:
     """How many parameters an experiment has, and what it takes of the memory, in a line."""
     memory, settings = _Memory(experiment), experiment.settings
-    count = sum(np.prod(leaf.shape, dtype=object) for leaf in jax.tree.leaves(experiment.shapes))
     each = f" in each of {settings.num_replicas} replicas" if settings.num_replicas > 1 else ""
     least = in_words(sum(memory.of_training().values()))
     capacity = "" if memory.capacity is None else f" of {in_words(memory.capacity)}"
-    parts = [f"{count:,} parameters{each}", f"at least {least}{capacity} of memory"]
+    parts = [
+        f"{experiment.num_parameters:,} parameters{each}",
+        f"at least {least}{capacity} of memory",
+    ]
     if settings.score.name != NO_ATTENTION:
         parts.append(_scores(experiment))
     kept = sum(memory.kept_of_batch().values())
@@ -260,9 +262,9 @@ def _sizes(settings: Settings) -> Iterator[tuple[str, int, int]]:
             f"{name}.{field}": (getattr(section, field), info.default)
             for field, info in type(section).model_fields.items()
         }
-    defaults = default_options(settings.score.name)
+    choices = score_options(settings.score.name)
     for option, value in settings.score.options.items():
-        fields[f"score.options.{option}"] = value, defaults.get(option)
+        fields[f"score.options.{option}"] = value, choices[option].default
     for field, (value, default) in fields.items():
         section, _, name = field.partition(".")
         counts = section != "train" or name == "batch_size"

@@ -9,13 +9,14 @@ import numpy as np
 
 from attention.lab.analysis.figures import save_png
 from attention.lab.analysis.mean_sd import means
+from attention.lab.analysis.naming import described
 from attention.lab.errors import TrainingError
 from attention.lab.parallel import hosts
 from attention.lab.parallel.replicas import named
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
-from attention.lab.runs.directory import Run
-from attention.lab.runs.display import Display, describe
+from attention.lab.runs.directory import PICTURE, Run
+from attention.lab.runs.display import Display
 from attention.lab.runs.log import Log
 from attention.lab.training.build import Experiment
 from attention.lab.training.evaluate import Evaluator, Report
@@ -42,10 +43,11 @@ class Session:
         display: Display,
         checkpoints: Checkpoints,
     ):
-        self._settings, self._headings = experiment.settings, experiment.task.metrics
+        self._settings, self._task = experiment.settings, experiment.task
         self._run, self._log, self._display = run, log, display
         self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
+        self._num_parameters = experiment.num_parameters
         self._started = time.perf_counter()
 
     def record(self, state: TrainState, metrics: Metrics) -> None:
@@ -102,15 +104,16 @@ class Session:
         """
         step = completed(state)
         try:
-            report = self._evaluator.report(state, "validation")
-            pixels = self._evaluator.picture(state)
+            with self._display.during("evaluating"):
+                report = self._evaluator.report(state, "validation")
+                pixels = self._evaluator.picture(state)
         except Exception:  # in a user's own task, say: no update is lost by it
             self.save(state)
             raise
         self._log.scalars(step, "validation", _by_number(report))
         if pixels is not None:
             self._log.image(step, "attention", pixels)
-        summary = describe(report["all"], self._headings)
+        summary = "  ".join(described(report["all"], self._task))
         self._display.note(f"step {step}: validation  {summary}")
         return self._without_those_at_target(state, report)
 
@@ -137,19 +140,21 @@ class Session:
           What `result.json` holds.
         """
         step = completed(state)
-        report = self._evaluator.report(state, "test", self._settings.eval.lengths)
+        with self._display.during("evaluating"):
+            report = self._evaluator.report(state, "test", self._settings.eval.lengths)
+            pixels = self._evaluator.picture(state)
         self._log.scalars(step, "test", _by_number(report))
         self._log.result(step, report["all"])
         self._log.flush()
-        pixels = self._evaluator.picture(state)
         if hosts.is_first() and pixels is not None:
-            save_png(pixels, self._run.path / "attention.png")
+            save_png(pixels, self._run.path / PICTURE)
         self._run.write("eval.json", {"step": step, **report})
         self._checkpoints.wait()
         result = {
             "step": step,
             "stopped_early": step < self._settings.train.steps,
             "seconds": round(time.perf_counter() - self._started, 2),
+            "parameters": self._num_parameters,
             "test": report,
         }
         self._run.write("result.json", result)

@@ -1,19 +1,23 @@
 """A trained run, restored from its checkpoint: to evaluate it, or to give it a line or a word."""
 
+import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from attention.lab.errors import UsageError
 from attention.lab.own_code import errors_told, own_parts
 from attention.lab.parallel.replicas import members
+from attention.lab.repository import command
 from attention.lab.runs.directory import Run, open_for_evaluation
-from attention.lab.runs.display import report_table
+from attention.lab.runs.display import print_report, shown_while
+from attention.lab.runs.tables import Column, print_table
 from attention.lab.settings import check_lengths
 from attention.lab.tasks.batch import PAD
 from attention.lab.tasks.catalogue import TASKS
@@ -22,35 +26,77 @@ from attention.lab.training.evaluate import Evaluator, parameters_of
 from attention.lab.training.memory import check_evaluation_memory
 from attention.lab.training.state import TrainState, completed, restored_state
 
+LONG = 60  # characters of a list of lengths, beyond which a file is named by a hash of it
+
+Lengths = Sequence[int] | Literal["all"] | None
+
 
 def evaluate(
     workdir: Path,
     step: int | None,
-    lengths: Sequence[int] | None,
+    lengths: Lengths,
     console: Console,
     replica: int | None = None,
 ) -> None:
-    """Evaluates a checkpoint on the test stream, shows the table and writes `eval.json`.
+    """Evaluates a checkpoint on the test stream, shows the table and writes what was measured.
+
+    The file is `eval.json` where the same was asked for as at the end of training; the names of
+    other files say what was: `eval-step300-lengths-8,16.json`.
 
     Args:
       workdir: the directory of the run.
       step: which checkpoint, in updates completed; None for the newest.
-      lengths: lengths to report beside the mixture; None for the lengths in the config.
+      lengths: lengths to report beside the mixture; None for the lengths in the config, of which
+        the table shows the most telling, and `all` for a table of all of them.
       console: where to show the table.
       replica: the number of the replica to evaluate, from 0; None for all.
 
     Raises:
       UsageError: there is no such run, checkpoint, length or replica.
     """
-    run, experiment, state = _restore(workdir, step, lengths or (), replica)
-    if lengths is None:
-        lengths = experiment.settings.eval.lengths
-    with errors_told(own_parts(experiment.settings)):
-        report = Evaluator(experiment).report(state, "test", lengths)
+    given = () if lengths is None or isinstance(lengths, str) else tuple(lengths)
+    with shown_while(console, "evaluating"):
+        run, experiment, state = _restore(workdir, step, given, replica)
+        of_config = tuple(experiment.settings.eval.lengths)
+        with errors_told(own_parts(experiment.settings)):
+            report = Evaluator(experiment).report(state, "test", given or of_config)
+    asked, step = step, completed(state)
     which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
-    title = f"{workdir}, step {completed(state)}, test{which}"
-    console.print(report_table(report, title, experiment.task.metrics))
-    run.write("eval.json", {"step": completed(state), **report})
+    title = f"{workdir}, step {step}, test{which}"
+    again = _command(workdir, asked, replica) if lengths is None else None
+    print_report(console, report, title, experiment.task, again)
+    name = "eval.json"
+    if replica is not None or given not in ((), of_config) or step != _trained_to(run):
+        name = _name(step, replica, given if given != of_config else ())
+    run.write(name, {"step": step, **report})
+    if name != "eval.json":
+        console.print(f"in {run.path / name}", highlight=False, soft_wrap=True)
+
+
+def _trained_to(run: Run) -> int | None:
+    """The step of the evaluation at the end of training, None if training is not over."""
+    result = run.result()
+    return None if result is None else result["step"]
+
+
+def _command(workdir: Path, step: int | None, replica: int | None) -> str:
+    """The command that shows all lengths."""
+    chosen = {"step": step, "replica": replica}
+    flags = [f" --{name} {number}" for name, number in chosen.items() if number is not None]
+    return f"{command('eval')} --workdir {shlex.quote(str(workdir))}{''.join(flags)} --lengths all"
+
+
+def _name(step: int, replica: int | None, lengths: Sequence[int]) -> str:
+    """The name of a file, by what was asked for."""
+    parts = [f"eval-step{step}"]
+    if replica is not None:
+        parts.append(f"replica{replica}")
+    if lengths:
+        listed = ",".join(map(str, lengths))
+        if len(listed) > LONG:
+            listed = f"{len(lengths)}-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+        parts.append(f"lengths-{listed}")
+    return "-".join(parts) + ".json"
 
 
 def reconstruct(
@@ -69,7 +115,8 @@ def reconstruct(
       UsageError: there is no such run, checkpoint or replica, the sources of the run's task
         cannot be typed, or the line does not fit the task.
     """
-    _, experiment, state = _restore(workdir, step, None, replica or 0)
+    with shown_while(console, "restoring"):
+        _, experiment, state = _restore(workdir, step, None, replica or 0)
     with errors_told(own_parts(experiment.settings)):
         _reconstruct(workdir, experiment, state, line, console)
 
@@ -92,7 +139,8 @@ def _reconstruct(
         batch = task.encode(line)
     except ValueError as error:
         raise UsageError(f"--text={line!r}: {error}") from None
-    output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
+    with shown_while(console, "evaluating"):
+        output = Evaluator(experiment).reconstruct(parameters_of(state, 0), batch)
     tokens = np.asarray(output.tokens[0])
     console.print(f"input   {line}", markup=False, highlight=False)
     console.print(f"output  {task.decode(tokens)}", markup=False, highlight=False)
@@ -100,7 +148,7 @@ def _reconstruct(
         console.print("one context for the whole line: there is no position for each output token")
         return
     weights = np.mean(np.asarray(output.weights[0]), axis=0)
-    console.print(_attended(np.asarray(batch.source[0]), tokens, weights, task.symbol))
+    _print_attended(console, np.asarray(batch.source[0]), tokens, weights, task.symbol)
 
 
 def _restore(
@@ -130,21 +178,22 @@ def _restore(
     return run, chosen, jax.tree.map(lambda leaf: np.asarray(leaf)[only], state)
 
 
-def _attended(
-    source: np.ndarray, tokens: np.ndarray, weights: np.ndarray, symbol: Callable[[int], str]
-) -> Table:
-    table = Table(title="largest weight, mean of the heads", title_justify="left")
-    for column in ("output position", "output", "input position", "input", "weight"):
-        table.add_column(column, justify="right")
-    for position, token in enumerate(tokens):
-        if token == PAD:
-            break
-        looked_at = int(np.argmax(weights[position]))
-        table.add_row(
-            str(position),
-            symbol(int(token)),
-            str(looked_at),
-            symbol(int(source[looked_at])),
-            f"{weights[position, looked_at]:.3f}",
-        )
-    return table
+def _print_attended(
+    console: Console,
+    source: np.ndarray,
+    tokens: np.ndarray,
+    weights: np.ndarray,
+    symbol: Callable[[int], str],
+) -> None:
+    ends = np.flatnonzero(tokens == PAD)
+    shown = tokens[: ends[0]] if ends.size else tokens
+    looked_at = [int(np.argmax(weights[position])) for position in range(len(shown))]
+    columns = {
+        "output position": [str(position) for position in range(len(shown))],
+        "output": [symbol(int(token)) for token in shown],
+        "input position": list(map(str, looked_at)),
+        "input": [symbol(int(source[position])) for position in looked_at],
+        "weight": [f"{weights[n, position]:.3f}" for n, position in enumerate(looked_at)],
+    }
+    first, *rest = (Column(heading, cells) for heading, cells in columns.items())
+    print_table(console, "largest weight, mean of the heads", [first], rest)

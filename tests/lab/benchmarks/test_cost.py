@@ -1,16 +1,21 @@
 """That `scripts/benchmark.py` measures every contender and says what it refuses."""
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from attention.lab.benchmarks import contenders as contending
+from attention.lab.benchmarks.contenders import PLAIN
 from attention.lab.benchmarks.jax_contenders import jax_program
 from attention.lab.benchmarks.problems import mlp_plain
+from attention.lab.benchmarks.program import PARTS
+from attention.lab.benchmarks.showing import print_section
 from attention.lab.commands import benchmark
 from attention.lab.repository import ROOT
 
@@ -114,3 +119,18 @@ def test_help_takes_no_device(asked, told):
     assert (done.returncode, done.stderr) == (0, "")
     for words in told:
         assert words in done.stdout
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_on_a_terminal_no_number_is_broken(width):
+    measured = {"compile s": 0.776, "temporary MB": 4.26, "error": 2e-7, "gradient error": 2e-6}
+    row = {"contender": PLAIN, **measured, "forward ms": 0.358, "note": "as written"}
+    rows = [{**row, "forward vs": {PLAIN: 1.25}, f"{PARTS[1]} vs": {PLAIN: 2.5}}]
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    print_section("mlp", (2, 3, 5), rows, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].strip() == "mlp: batch 2, queries 3, keys 5"
+    cells = {cell.strip() for line in lines for cell in line.split("│")}
+    assert {"0.358 / —", "0.776", "4.26", "2e-07 / 2e-06", "1.25 / 2.5"} <= cells
+    assert lines[-1] == f"{PLAIN}: as written"

@@ -1,7 +1,6 @@
 """That `scripts/benchmark.py --sweep` trains by each way and counts its runs."""
 
 import importlib.util
-import subprocess
 from pathlib import Path
 
 from attention.lab.benchmarks import runs_per_hour
@@ -14,9 +13,9 @@ def test_runs_per_hour_are_those_of_each_way(run, monkeypatch, capsys):
 
     def ends(line, **_):
         ran.append(line[1:])
-        return subprocess.CompletedProcess(line, statuses[len(ran) - 1])
+        return statuses[len(ran) - 1]
 
-    monkeypatch.setattr(runs_per_hour.subprocess, "run", ends)
+    monkeypatch.setattr(runs_per_hour, "call", ends)
     monkeypatch.setattr(runs_per_hour.time, "perf_counter", lambda: next(clock))
     flags = ["--sweep", "--runs=2", "--jobs=3", "--together=5", "--rounds=2"]
     assert run(*flags, "--config.train.steps=7") == 0

@@ -51,6 +51,6 @@ def test_turns_that_warm_up_are_not_timed(monkeypatch):
 def test_a_line_tells_milliseconds_and_ratios():
     times = {"attention": [1.0, 2.0, 4.0], "eager": [2.0, 6.0, 4.0]}
     assert training.lines("mlp", times, 100) == [
-        "mlp       attention    20.00 ms an update,  1.00 times that of attention (1.00–1.00)",
-        "mlp       eager        40.00 ms an update,  2.00 times that of attention (1.00–3.00)",
+        "mlp       attention    20.00 ms an update,  1.00 times attention (1.00–1.00)",
+        "mlp       eager        40.00 ms an update,  2.00 times attention (1.00–3.00)",
     ]

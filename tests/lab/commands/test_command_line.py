@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -10,9 +11,10 @@ import pytest
 from command_lines import COPY, ROOT, TINY, run
 from small import files, small
 
+from attention.lab.commands import eval as eval_command
 from attention.lab.commands import train
 from attention.lab.errors import TrainingError
-from attention.lab.parallel import hosts
+from attention.lab.parallel import hosts, interruption
 from attention.lab.runs.directory import open_for_training
 from attention.scores import SCORES
 
@@ -192,6 +194,31 @@ def test_a_bad_text_is_told_in_one_line(monkeypatch, here, tmp_path, content, to
 )
 def test_a_bad_evaluation_is_told_in_one_line(monkeypatch, here, arguments, told):
     assert_refused(run(monkeypatch, "eval.py", *arguments), here, *told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "lengths"), [([], None), (["--lengths=all"], "all"), (["--lengths=8,3"], [8, 3])]
+)
+def test_lengths_are_those_of_the_config_all_of_them_or_others(monkeypatch, flags, lengths):
+    asked = []
+    monkeypatch.setattr(eval_command, "evaluate", lambda *arguments: asked.append(arguments))
+    assert run(monkeypatch, "eval.py", "--workdir=a", *flags) == (0, "", "")
+    assert [arguments[2] for arguments in asked] == [lengths]
+
+
+def test_while_a_command_runs_signals_are_answered_by_a_thread(monkeypatch):
+    usual, found = signal.getsignal(signal.SIGINT), []
+
+    def evaluate(*_):
+        found.append(signal.getsignal(signal.SIGINT))
+        found.append(signal.set_wakeup_fd(-1))
+        signal.set_wakeup_fd(found[-1])
+
+    monkeypatch.setattr(eval_command, "evaluate", evaluate)
+    assert run(monkeypatch, "eval.py", "--workdir=a") == (0, "", "")
+    assert found[0] is interruption._leave_to_the_thread
+    assert found[1] > 0
+    assert signal.getsignal(signal.SIGINT) is usual
 
 
 def test_another_experiment_in_the_workdir_is_told_in_one_line(monkeypatch, here):

@@ -1,6 +1,8 @@
 """That `scripts/repeat.py` trains every seed, and reports their mean."""
 
+import io
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 from command_lines import COPY, ROOT, TINY, run
-from small import files
+from rich.console import Console
+from small import files, small
 
-from attention.lab.commands.repeat import cells
+from attention.lab.commands import repeat
+from attention.lab.commands.repeat import cells, show
 
 REPEAT = "scripts/repeat.py"
 
@@ -37,7 +41,7 @@ def test_bad_input_is_told_in_one_line_before_anything_starts(monkeypatch, here,
 
 
 def test_training_that_fails_is_told_in_one_line(monkeypatch):
-    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=5))
+    monkeypatch.setattr(repeat, "call", lambda *_, **__: 5)
     done = run(monkeypatch, REPEAT, COPY, "--seeds=7")
     assert done == (1, "", "error: seed 7: the training ended with status 5\n")
 
@@ -72,6 +76,44 @@ def test_a_cell_is_a_mean_over_runs_and_a_dash_where_a_run_does_not_know():
     assert cells(reports, "all") == cells(reports, "3") == expected
     unknown = [report(None, 0.5, None), report(0.75, 0.5, 4.0)]
     assert cells(unknown, "all") == ["—", "—", "0.5000", "0.5000", "200", "—"]
+
+
+def reported(monkeypatch, task, *, interrupted=False):
+    """What is shown where every run found the same, or was interrupted."""
+    metrics = {"exact_match": 0.25, "token_accuracy": 0.25, "alignment_accuracy": None}
+    report = {"all": metrics, "by_length": {"3": metrics}, "step": 200, "seconds": 1.0}
+    monkeypatch.setattr(repeat, "settings_of", lambda *_: small(task=task))
+
+    def train(config, config_flags, seed, workdir, interruption):
+        interruption.signal = signal.SIGTERM if interrupted else 0
+        return None if interrupted else report
+
+    monkeypatch.setattr(repeat, "_train", train)
+    return run(monkeypatch, REPEAT, "--config=c", "--seeds=7-8")
+
+
+def test_a_classifier_has_one_accuracy(monkeypatch):
+    status, out, err = reported(monkeypatch, "digits")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "| config | length | accuracy | worst seed | alignment | steps | seconds |",
+        "|---|---|---|---|---|---|---|",
+        "| c | all | 0.2500 | 0.2500 | — | 200 | 1.0 |",
+        "| c | 3 | 0.2500 | 0.2500 | — | 200 | 1.0 |",
+    ]
+
+
+def test_a_terminal_gets_a_table_that_fits():
+    console = Console(file=io.StringIO(), force_terminal=True, width=40, color_system=None)
+    measured = {f"column {number}": ["0.2500", "0.1250"] for number in range(7)}
+    show("copy", ["all", "3"], measured, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "\n".join(lines).count(" 0.1250 ") == 7
+
+
+def test_a_run_that_was_interrupted_ends_the_command_without_another_word(monkeypatch):
+    assert reported(monkeypatch, "copy", interrupted=True) == (143, "", "")
 
 
 def test_every_seed_is_trained_once(monkeypatch, here, tmp_path):

@@ -1,11 +1,16 @@
+import builtins
+import importlib
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
 from small import small
 from tensorboardX.proto.event_pb2 import Event
 
+from attention.lab.parallel.replicas import join
+from attention.lab.runs import log as log_module
 from attention.lab.runs.log import TAIL_BYTES, Log, last_step, read_lines
 
 
@@ -14,7 +19,8 @@ def lines(path):
 
 
 def events(path):
-    for file in sorted(path.rglob("*tfevents*")):
+    """Of a file, or of all files below a path."""
+    for file in [path] if path.is_file() else sorted(path.rglob("*tfevents*")):
         data = file.read_bytes()
         while data:
             (size,) = struct.unpack("<Q", data[:8])
@@ -36,22 +42,56 @@ def written(tmp_path_factory):
     with Log(path, small(), 0) as log:
         log.scalars(5, "train", {0: {"loss": 0.25, "nothing": None}})
         log.image(5, "attention", np.full((3, 7, 3), 11, np.uint8))
-        log.result(5, {"exact_match": 0.5, "by_head": [1.0], "nothing": None})
+        log.result(5, {"exact_match": 0.5, "sequences": 7, "by_head": [1.0], "nothing": None})
+        log.scalars(5, "test", {0: {"exact_match": 0.5, "sequences": 7}})
     return path
 
 
 def test_metrics_are_lines_of_json(written):
-    assert lines(written) == [{"step": 5, "kind": "train", "loss": 0.25, "nothing": None}]
+    assert lines(written) == [
+        {"step": 5, "kind": "train", "loss": 0.25, "nothing": None},
+        {"step": 5, "kind": "test", "exact_match": 0.5, "sequences": 7},
+    ]
 
 
-def test_several_seeds_have_a_line_each_and_their_mean_in_tensorboard(tmp_path):
+def curves(path):
+    """The values of each curve of the loss, by the folder of its events."""
+    folders = sorted({file.parent for file in path.rglob("*tfevents*")})
+    found = {}
+    for folder in folders:
+        files = sorted(folder.glob("*tfevents*"))
+        values = [value for file in files for value in summaries(file)]
+        found[folder.name] = [v.simple_value for tag, _, v in values if tag == "train/loss"]
+    return found
+
+
+def test_several_seeds_have_a_line_each_and_a_curve_each_beside_their_mean(tmp_path):
     with Log(tmp_path, small({"num_seeds": 2, "seed": 3}), 0) as log:
         log.scalars(5, "train", {0: {"loss": 0.25}, 1: {"loss": 0.75}})
+        log.flush()
+        log.scalars(7, "train", {1: {"loss": 0.125}})  # the other has stopped
     assert lines(tmp_path) == [
         {"step": 5, "kind": "train", "replica": 0, "seed": 3, "loss": 0.25},
         {"step": 5, "kind": "train", "replica": 1, "seed": 4, "loss": 0.75},
+        {"step": 7, "kind": "train", "replica": 1, "seed": 4, "loss": 0.125},
     ]
-    assert [v.simple_value for tag, _, v in summaries(tmp_path) if tag == "train/loss"] == [0.5]
+    expected = {"tensorboard": [0.5, 0.125], "seed_3": [0.25], "seed_4": [0.75, 0.125]}
+    assert curves(tmp_path) == expected
+
+
+def test_replicas_that_differ_in_more_than_seeds_have_curves_by_their_numbers(tmp_path):
+    settings = join([small({"optimizer.learning_rate": rate}) for rate in (0.1, 0.2, 0.3)])
+    with Log(tmp_path, settings, 0) as log:
+        log.scalars(5, "train", {2: {"loss": 0.25}})
+    assert curves(tmp_path)["replica_2"] == [0.25]
+
+
+def test_of_many_replicas_the_first_have_curves_and_all_have_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_module, "MOST_CURVES", 2)
+    with Log(tmp_path, small({"num_seeds": 3}), 0) as log:
+        log.scalars(5, "train", {number: {"loss": float(number)} for number in range(3)})
+    assert set(curves(tmp_path)) == {"tensorboard", "seed_0", "seed_1"}
+    assert [line["seed"] for line in lines(tmp_path)] == [0, 1, 2]
 
 
 def test_tensorboard_has_the_scalars(written):
@@ -60,6 +100,16 @@ def test_tensorboard_has_the_scalars(written):
     ]
     assert scalars == [(5, 0.25)]
     assert "train/nothing" not in {tag for tag, _, _ in summaries(written)}
+    assert "test/sequences" not in {tag for tag, _, _ in summaries(written)}
+
+
+def test_the_curve_of_a_classifier_is_its_accuracy(tmp_path):
+    metrics = {"loss": 0.25, "token_accuracy": 0.5, "exact_match": 0.5, "query_dependence": 0.75}
+    with Log(tmp_path, small(task="digits"), 0) as log:
+        log.scalars(5, "train", {0: metrics})
+    assert lines(tmp_path) == [{"step": 5, "kind": "train", **metrics}]
+    tags = {tag for tag, _, _ in summaries(tmp_path) if "/" in tag}
+    assert tags == {"train/loss", "train/accuracy", "train/query_dependence", "config/text_summary"}
 
 
 def test_tensorboard_has_the_image(written):
@@ -142,6 +192,60 @@ def test_everything_is_on_disk_after_a_flush(tmp_path):
         log.flush()
         assert [line["step"] for line in lines(tmp_path)] == [5]
         assert "train/loss" in {tag for tag, _, _ in summaries(tmp_path)}
+
+
+def test_every_curve_forgets_what_a_killed_run_logged_beyond_its_checkpoint(tmp_path):
+    with Log(tmp_path, small({"num_seeds": 3}), 10):
+        pass
+    told = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert told == [11, 11, 11, 11]  # of the mean and of each seed
+
+
+# What is installed beside it
+
+
+@pytest.fixture
+def slow_packages(tmp_path, monkeypatch):
+    """Packages that tensorboardX imports if it can; the list of those that were imported."""
+    for name in ("torch", "comet_ml", "boto3"):
+        (tmp_path / "packages" / name).mkdir(parents=True)
+        (tmp_path / "packages" / name / "__init__.py").write_text(
+            "import builtins\nbuiltins.imported.append(__name__)\nclass Tensor: pass\n"
+        )
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.setattr(builtins, "imported", [], raising=False)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboardX"]:
+        if ".proto" not in name:  # protocol buffers can be registered once alone
+            monkeypatch.delitem(sys.modules, name)
+    yield builtins.imported
+    for name in ("torch", "comet_ml", "boto3"):
+        sys.modules.pop(name, None)
+
+
+def test_a_log_imports_nothing_that_it_has_no_use_for(slow_packages, tmp_path):
+    with Log(tmp_path, small(), 0) as log:
+        log.scalars(5, "train", {0: {"loss": 0.25}})
+        log.image(5, "attention", np.full((3, 7, 3), 11, np.uint8))
+        log.result(5, {"exact_match": 0.5})
+    assert slow_packages == []
+    assert "tensorboardX.writer" in sys.modules
+    assert not {"torch", "comet_ml", "boto3", "google.cloud.storage"} & set(sys.modules)
+
+
+def test_what_a_log_did_not_import_can_be_imported_afterwards(slow_packages, tmp_path):
+    with Log(tmp_path, small(), 0):
+        pass
+    assert importlib.import_module("torch").Tensor
+    assert slow_packages == ["torch"]
+
+
+def test_what_was_imported_before_stays_as_it_was(slow_packages, tmp_path):
+    torch = importlib.import_module("torch")
+    with Log(tmp_path, small(), 0):
+        pass
+    assert sys.modules["torch"] is torch
+    assert slow_packages == ["torch"]
 
 
 @pytest.mark.parametrize("step", [0, 10])  # 0: of a run killed before its first checkpoint

@@ -1,12 +1,16 @@
 """That the results of a sweep are those of its trials."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
+from small import small
 from small_sweeps import finish
 
 from attention.lab.sweeps.folder import make_group, result_of
-from attention.lab.sweeps.results import curves, outcomes
+from attention.lab.sweeps.results import accuracy_of, curves, outcomes, print_ranks
+from attention.lab.sweeps.trials import Trial
 
 
 def test_curves_are_of_the_seeds_of_a_configuration(begun):
@@ -38,3 +42,41 @@ def test_an_outcome_is_a_mean_over_seeds(begun):
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]
 KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38", "--workdir=sweep"]
+
+
+def ranked(task, rates, width=None):
+    """The lines of the table of trials that found one thing at each rate, of two seeds each."""
+    rows = []
+    for rate in rates:
+        metrics = {"exact_match": 0.25, "token_accuracy": 0.5, "alignment_accuracy": None}
+        result = {"status": "done", "test": {"all": metrics, "by_length": {"3": metrics}}}
+        settings = small({"optimizer.learning_rate": rate}, task=task)
+        overrides = {"optimizer.learning_rate": rate, "score.options.shape": "[1, 2]"}
+        rows += [(Trial({**overrides, "seed": seed}, settings), result) for seed in (7, 8)]
+    console = Console(
+        file=io.StringIO(), force_terminal=width is not None, width=width or 80, color_system=None
+    )
+    print_ranks(rows, console)
+    return accuracy_of(rows), console.file.getvalue().splitlines()
+
+
+def test_ranks_of_a_classifier_are_by_its_accuracy():
+    name, lines = ranked("digits", [0.125])
+    headings = [cell.strip() for cell in lines[2].split("┃")[1:-1]]
+    assert (name, headings) == ("accuracy", ["learning_rate", "shape", "seeds", "accuracy"])
+    cells = [cell.strip() for cell in lines[4].split("│")[1:-1]]
+    assert cells == ["0.125", "[1, 2]", "2", "0.2500"]
+
+
+def test_ranks_of_other_tasks_are_by_exact_match():
+    name, lines = ranked("copy", [0.125])
+    headings = [cell.strip() for cell in lines[2].split("┃")[1:-1]]
+    assert (name, headings[3:]) == ("exact match", ["exact match", "at longest", "token accuracy"])
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_ranks_fit_a_terminal(width):
+    _, lines = ranked("copy", [0.125, 0.0625], width)
+    assert max(map(len, lines)) <= width
+    cells = [cell.strip() for line in lines for cell in line.split("│")]
+    assert {"0.125", "0.0625", "[1, 2]", "0.2500", "0.5000"} <= set(cells)

@@ -1,5 +1,6 @@
 import io
 import json
+import queue
 import signal
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from small import assert_same_bits, copy_of, files, small, train_quietly
 
 from attention.lab.errors import TrainingError
+from attention.lab.parallel import interruption
 from attention.lab.runs import checkpoints
 from attention.lab.runs.directory import default_path, open_for_evaluation
 from attention.lab.settings import TrainSettings
@@ -125,6 +127,27 @@ def test_a_finished_run_holds_everything_that_is_promised(finished):
         "eval.json",
         "result.json",
     }
+
+
+def test_a_finished_run_names_its_picture_and_the_number_of_its_parameters(
+    finished, settings, tmp_path
+):
+    run = copy_of(finished, tmp_path)
+    count = json.loads((run / "result.json").read_text())["parameters"]
+    leaves = jax.tree.leaves(final_state(run, settings).parameters)
+    assert count == sum(leaf.size for leaf in leaves)
+    told = f"{count:,} parameters; where it looks: {run}/attention.png"
+    assert told in train_quietly(settings, run)[1].splitlines()
+    (run / "attention.png").unlink()  # as of a model that does not look at positions
+    assert f"{count:,} parameters" in train_quietly(settings, run)[1].splitlines()
+
+
+def test_several_replicas_have_the_parameters_of_one(three, stopped_early):
+    counts = [
+        json.loads((path / "result.json").read_text())["parameters"]
+        for path in (three[0], stopped_early[0])
+    ]
+    assert counts[0] == counts[1]
 
 
 def test_the_result_is_the_final_evaluation(finished):
@@ -319,6 +342,62 @@ def test_an_interrupted_run_saves_and_resumed_ends_as_if_it_had_not_been(
     assert found == 0
     assert "going on from step 5" in shown
     assert_same_run(tmp_path / "run", finished, settings)
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What a command that trains says of signals, each with whether the process ends."""
+    heard = queue.SimpleQueue()
+    monkeypatch.setattr(interruption, "_say", lambda line: heard.put((line, False)))
+    monkeypatch.setattr(interruption, "_end", lambda _, line: heard.put((line, True)))
+    with interruption.answered_interruptions():
+        yield lambda: heard.get(timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        (5, "stopping after step 5"),
+        (6, "stopping after step 6 and its evaluation"),
+        (13, "step 13 is the last, and training ends with its evaluation"),
+    ],
+)
+def test_what_ctrl_c_does_is_said_at_once(settings, tmp_path, at_step, heard, step, told):
+    at_step(step, lambda: signal.raise_signal(signal.SIGINT))
+    status, shown = train_quietly(settings, tmp_path / "run")
+    assert heard() == (f"SIGINT: {told}; again to quit without saving", False)
+    assert status == (0 if step == 13 else 130)
+    assert (f"SIGINT at step {step}: saved in" in shown) == (step < 13)
+
+
+def test_ctrl_c_during_compilation_ends_a_command_and_compilation_makes_no_update(
+    settings, tmp_path, monkeypatch, heard
+):
+    stops, make_train = [], loop.make_train
+
+    def noting(experiment):
+        train = make_train(experiment)
+
+        def noted(state, task, until):
+            stops.append(until)
+            if not until:
+                signal.raise_signal(signal.SIGINT)
+                assert heard() == ("interrupted (SIGINT)", True)
+            return train(state, task, until)
+
+        return noted
+
+    monkeypatch.setattr(loop, "make_train", noting)
+    train_quietly(settings, tmp_path / "run")
+    assert stops == [0]  # as the process did not end in this test, the signal counts here
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_of_several_processes_none_ends_while_others_compile(monkeypatch, several):
+    """They would wait for it: so all finish compilation, agree to stop, and save."""
+    monkeypatch.setattr(loop.hosts, "are_several", lambda: several)
+    monkeypatch.setattr(loop.hosts, "is_first", lambda: True)
+    assert loop.answer_while_compiling() == ("stopping after compilation" if several else None)
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(finished, settings, tmp_path, at_step):

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import sys
 
 import jax.numpy as jnp
@@ -22,8 +23,13 @@ def shown_by(command, *arguments):
     return console.file.getvalue()
 
 
-def evaluation(run):
-    return json.loads((run / "eval.json").read_text())
+def evaluation(run, name="eval.json"):
+    return json.loads((run / name).read_text())
+
+
+def written(run, before):
+    """The files that are new or other than before."""
+    return {name for name, content in files(run).items() if before.get(name) != content}
 
 
 @pytest.mark.parametrize("run", ["finished", "finished_text"])
@@ -45,22 +51,78 @@ def test_the_table_has_a_row_a_length_and_a_column_a_head(finished, tmp_path):
         assert word in shown
     rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
     assert rows == ["all", "2", "3"]
-    assert f"{evaluation(run)['by_length']['3']['token_accuracy']:.4f}" in shown
+    found = evaluation(run, "eval-step13-lengths-2,3.json")
+    assert f"{found['by_length']['3']['token_accuracy']:.4f}" in shown
 
 
-def test_lengths_replace_those_of_the_config(finished, tmp_path):
+def test_lengths_replace_those_of_the_config_and_no_file_of_training(finished, tmp_path):
     run = copy_of(finished, tmp_path)
-    whole = evaluation(run)
-    shown_by(evaluate, run, None, [4, 2])
-    assert list(evaluation(run)["by_length"]) == ["4", "2"]
-    assert evaluation(run)["by_length"]["4"] == whole["by_length"]["4"]
-    assert evaluation(run)["all"] == whole["all"]
+    before, whole = files(run), evaluation(run)
+    shown = shown_by(evaluate, run, None, [4, 2])
+    assert written(run, before) == {"eval-step13-lengths-4,2.json"}
+    assert shown.endswith(f"\nin {run}/eval-step13-lengths-4,2.json\n")
+    found = evaluation(run, "eval-step13-lengths-4,2.json")
+    assert list(found["by_length"]) == ["4", "2"]
+    assert found["by_length"]["4"] == whole["by_length"]["4"]
+    assert found["all"] == whole["all"]
+
+
+@pytest.mark.parametrize("lengths", [None, "all", [1, 4]])
+def test_the_lengths_of_the_config_leave_the_file_of_training_as_it_is(finished, tmp_path, lengths):
+    run = copy_of(finished, tmp_path)
+    before = files(run)
+    assert "\nin " not in shown_by(evaluate, run, None, lengths)
+    assert written(run, before) == set()
 
 
 def test_a_step_can_be_chosen(finished, tmp_path):
     run = copy_of(finished, tmp_path)
+    before = files(run)
     shown_by(evaluate, run, 12, None)
-    assert evaluation(run)["step"] == 12
+    assert written(run, before) == {"eval-step12.json"}
+    assert evaluation(run, "eval-step12.json")["step"] == 12
+
+
+def test_before_training_is_over_there_is_no_evaluation_of_its_end(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    for name in ("eval.json", "result.json"):
+        (run / name).unlink()
+    before = files(run)
+    shown_by(evaluate, run, None, None)
+    assert written(run, before) == {"eval-step13.json"}
+
+
+def test_a_long_list_of_lengths_makes_no_long_name(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained_run, "LONG", 3)
+    run = copy_of(finished, tmp_path)
+    before = files(run)
+    for lengths in ([1, 2, 3], [2, 1, 3]):
+        shown_by(evaluate, run, None, lengths)
+    names = written(run, before)
+    assert len(names) == 2
+    assert all(re.fullmatch(r"eval-step13-lengths-3-[0-9a-f]{8}\.json", name) for name in names)
+
+
+def test_many_lengths_are_shown_by_the_most_telling_and_all_if_asked_for(finished, tmp_path):
+    run = copy_of(finished, tmp_path)
+    config = evaluation(run, "config.json")
+    config["config"]["eval"]["lengths"] = [1, 2, 3, 4]
+    (run / "config.json").write_text(json.dumps(config))
+
+    def lengths_in(shown):
+        rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+        return [row.split()[0] for row in rows]
+
+    short = shown_by(evaluate, run, 12, None)
+    assert lengths_in(short)[0] == "all"
+    assert "4" in lengths_in(short)
+    assert len(lengths_in(short)) <= 3
+    hint = f"all 4 lengths: python eval.py --workdir {run} --step 12 --lengths all"
+    assert hint in short.splitlines()
+    every = shown_by(evaluate, run, 12, "all")
+    assert lengths_in(every) == ["all", "1", "2", "3", "4"]
+    assert "all 4 lengths" not in every
+    assert len(evaluation(run, "eval-step12.json")["by_length"]) == 4
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +147,16 @@ def test_one_of_several_replicas_can_be_evaluated(two_seeds, tmp_path):
     assert "…" not in narrow.file.getvalue()
 
     console = Console(file=io.StringIO(), width=200)
+    before = files(run)
     evaluate(run, None, None, console, replica=1)
+    assert written(run, before) == {"eval-step2-replica1.json"}
     shown = " ".join(console.file.getvalue().split())
     assert "step 2, test, replica 1 (seed 6)" in shown
     assert "±" not in shown
     assert "head 0" in shown
-    assert evaluation(run)["replicas"] == [whole["replicas"][1]]
-    assert evaluation(run)["all"] == whole["replicas"][1]["all"]
+    found = evaluation(run, "eval-step2-replica1.json")
+    assert found["replicas"] == [whole["replicas"][1]]
+    assert found["all"] == whole["replicas"][1]["all"]
 
 
 def test_one_of_several_replicas_can_be_asked_to_reconstruct(two_seeds):
