@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from types import FrameType
 
-COMMANDS = ("train", "eval", "sweep", "claims", "benchmark", "repeat")
+COMMANDS = ("train", "eval", "sweep", "claims", "benchmark", "repeat", "docs")
 
 
 def start(command: str) -> None:
@@ -32,7 +32,9 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-train, evaluate, sweep, claims, benchmark, repeat = (partial(start, name) for name in COMMANDS)
+train, evaluate, sweep, claims, benchmark, repeat, docs = (
+    partial(start, name) for name in COMMANDS
+)
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:

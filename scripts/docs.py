@@ -1,4 +1,4 @@
-from attention.lab.commands.docs import main
+from attention_lab import docs
 
 if __name__ == "__main__":
-    main()
+    docs()
