@@ -77,7 +77,7 @@ class Checkpoints:
         if step == self._newest:  # to write it again would first remove an intact one
             return
         self._newest, path = step, self._directory / str(step)
-        copy = jax.tree.map(jnp.copy, dict(arrays))  # the next update overwrites them
+        copy = _copied(dict(arrays))  # the next update overwrites them
         # Force: a directory of this name was left half written by a kill, or is damaged.
         self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
         self._pending = self._thread.submit(self._commit, path)
@@ -103,6 +103,11 @@ class Checkpoints:
         for checkpoint in self._directory.glob("[0-9]*"):  # half-written ones among them
             if checkpoint.name not in kept:
                 shutil.rmtree(checkpoint)
+
+
+@jax.jit
+def _copied(arrays: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, arrays)
 
 
 def steps(directory: Path) -> list[int]:

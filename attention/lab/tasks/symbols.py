@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
@@ -64,10 +65,11 @@ class RandomSymbols(Task):
         """
         del split
         if length is None:
-            return _sample(replace(self, length_distribution="uniform"), key, size)
+            uniform = replace(self, length_distribution="uniform")
+            return _of_lengths(self, *_drawn_lengths(uniform, key, size))
         task = self if length <= self.max_length else replace(self, max_length=length)
         key = jax.random.fold_in(key, length)
-        return _of_lengths(task, key, jnp.full(size, length))
+        return _of_lengths(task, key, np.full(size, length, np.int32))
 
     def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
         if self.length_distribution == "uniform":
@@ -88,9 +90,14 @@ class RandomSymbols(Task):
         """The batch whose source and target are made of these symbols."""
 
 
+# Two programs draw held-out examples of any length, for what compiles longest is in both cases same.
+
+
 @partial(jax.jit, static_argnums=2)
-def _sample(task: RandomSymbols, key: Key[Array, ""], size: int) -> Batch:
-    return task.sample(key, size)
+def _drawn_lengths(task: RandomSymbols, key: Key[Array, ""], size: int) -> tuple[Array, Array]:
+    """The key for the symbols, and the lengths, with which the task would draw a batch."""
+    length_key, symbol_key = jax.random.split(key)
+    return symbol_key, task._lengths(length_key, size)
 
 
 @jax.jit
