@@ -24,6 +24,7 @@ from attention.lab.claims.cache import Cache
 from attention.lab.claims.page import write_page
 from attention.lab.claims.size import FULL, QUICK, Size
 from attention.lab.commands.command_line import refuse, run
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.repository import ROOT
 
@@ -42,6 +43,9 @@ RUNS = flags.DEFINE_string(
 REFRESH = flags.DEFINE_boolean(
     "refresh", False, "run again what other sources than the present made", flag_values=FLAGS
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 PACKAGES = {"matplotlib": "figures", "sklearn": "tasks"}  # by the extra that has them
 
@@ -53,6 +57,7 @@ def main() -> NoReturn:
 
 def _claims(rest: list[str]) -> int:
     refuse(rest)
+    keep_compiled_programs(COMPILATION_CACHE.value)
     size, numbers = _size(), _numbers(ONLY.value)
     page = Path(PAGE.value or ROOT / "docs" / "claims.md")
     cache = Cache(Path(RUNS.value or ROOT / "runs" / "claims"))

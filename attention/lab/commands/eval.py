@@ -13,6 +13,7 @@ from absl import flags
 from rich.console import Console
 
 from attention.lab.commands.command_line import refuse, run
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.training.trained_run import evaluate, reconstruct
 
@@ -30,6 +31,9 @@ LENGTHS = flags.DEFINE_string(
 TEXT = flags.DEFINE_string(
     "text", None, "a line to reconstruct, or a word to pronounce", flag_values=FLAGS
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 
 def main() -> NoReturn:
@@ -38,6 +42,7 @@ def main() -> NoReturn:
 
 def _evaluate(rest: list[str]) -> int:
     refuse(rest)
+    keep_compiled_programs(COMPILATION_CACHE.value)
     if WORKDIR.value is None:
         raise UsageError("--workdir is missing: name a run, such as runs/copy-mlp")
     workdir, console = Path(WORKDIR.value), Console()

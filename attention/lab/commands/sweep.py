@@ -39,6 +39,7 @@ from rich.console import Console
 from attention.lab.commands.command_line import run
 from attention.lab.commands.config_flags import settings_of
 from attention.lab.commands.swept_config import SweptConfig
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.parallel.interruption import noticed_interruptions
 from attention.lab.parallel.replicas import join
@@ -100,6 +101,9 @@ WORKDIR = flags.DEFINE_string(
     "where to keep the sweep (default: runs/sweep-<config>-<hash>)",
     flag_values=FLAGS,
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 WIDTH = 120  # of tables that go to a file
 
@@ -110,6 +114,7 @@ def main() -> NoReturn:
 
 
 def _sweep(rest: list[str]) -> int:
+    keep_compiled_programs(COMPILATION_CACHE.value)
     name = settings_of(CONFIG.value, rest).name
     assert CONFIG.value is not None  # settings_of refuses it
     trials = _trials(CONFIG.value, rest)

@@ -90,7 +90,7 @@ class RandomSymbols(Task):
         """The batch whose source and target are made of these symbols."""
 
 
-# Two programs draw held-out examples of any length, for what compiles longest is in both cases same.
+# Held-out examples of mixed lengths and of one length are drawn by the same program: `_of_lengths`.
 
 
 @partial(jax.jit, static_argnums=2)

@@ -24,7 +24,7 @@ from attention.lab.training.streams import Stream, stream_key
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
-Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
+Examples = dict[str, np.ndarray]  # the fields of a Batch, whose shapes allow no axis of replicas
 
 
 class Evaluator:
@@ -101,7 +101,7 @@ class Evaluator:
         _, weights = self._look(state.parameters, drawn, only_first)
         if weights is None:
             return None
-        batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], drawn))
+        batch = Batch(**jax.device_put(jax.tree.map(lambda leaf: leaf[first, :shown], drawn)))
         return self._experiment.task.picture(batch, hosts.fetch(weights)[first, :shown])
 
     def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:

@@ -70,7 +70,8 @@ def _train_one(experiment: Experiment) -> Callable:
             key = jax.random.fold_in(stream_key(replica.seed, Stream.DROPOUT), step)
         return cross_entropy(experiment.model(parameters).logits(batch, key), batch)
 
-    def update(replica: Replica, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def update(replica: Replica, state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
+        batch = next_batch(replica, task, state.step)
         value, gradient = jax.value_and_grad(loss)(state.parameters, replica, batch, state.step)
         rule = make_optimizer(replica.of(settings.optimizer), steps)
         updates, optimizer = rule.update(gradient, state.optimizer, state.parameters)
@@ -83,28 +84,19 @@ def _train_one(experiment: Experiment) -> Callable:
     def train(
         replica: Replica, state: TrainState, task: Task, updates: Array
     ) -> tuple[TrainState, Metrics]:
-        def turn(number, carry):
-            state, sums, _ = carry
-            batch = next_batch(replica, task, state.step)
-            state, sums = jax.lax.cond(
-                number < updates,
-                lambda: add(update(replica, state, batch), sums),
-                lambda: (state, sums),
-            )
-            return state, sums, batch
-
-        def add(updated, sums):
-            state, metrics = updated
+        def body(_, carry):
+            state, sums = carry
+            state, metrics = update(replica, state, task)
             return state, jax.tree.map(jnp.add, sums, metrics)
 
         sums = {"loss": jnp.zeros(()), "gradient_norm": jnp.zeros(())}
-        batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(next_batch, replica, task, state.step))
-        state, sums, batch = jax.lax.fori_loop(0, updates + 1, turn, (state, sums, batch))
+        state, sums = jax.lax.fori_loop(0, updates, body, (state, sums))
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(sums["gradient_norm"])
         state = replace(state, status=jnp.where(finite, state.status, Status.FAILED))
         metrics = jax.tree.map(lambda total: total / updates, sums)
         learning_rate = schedule(replica.of(settings.optimizer), steps)
         metrics["learning_rate"] = jnp.asarray(learning_rate(state.step - 1))
+        batch = next_batch(replica, task, state.step)
         logits = experiment.model(state.parameters).logits(batch)
         return state, metrics | accuracies(logits, batch)
 
