@@ -58,37 +58,40 @@ class ProgramFiles:
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._is_writable = folder, True
+        self._path = folder  # so JAX calls it
+        self._is_writable = True
 
     def get(self, key: str) -> bytes | None:
         """The program of this key; None if there is none that is whole."""
         try:
-            content = (self._folder / key).read_bytes()
+            content = (self._path / key).read_bytes()
         except OSError:
             return None
         program = content[DIGEST_BYTES:]
         if hashlib.sha256(program).digest() != content[:DIGEST_BYTES]:
             return None
         with suppress(OSError):
-            os.utime(self._folder / key)  # it was used just now
+            os.utime(self._path / key)  # it was used just now
         return program
 
     def put(self, key: str, program: bytes) -> None:
         """Keeps a program, also in the place of one that is damaged."""
         if not self._is_writable or len(program) > MOST_BYTES:
             return
-        temporary = self._folder / f".{key}.{os.getpid()}"
+        temporary = self._path / f".{key}.{os.getpid()}"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary.write_bytes(hashlib.sha256(program).digest() + program)
-            os.replace(temporary, self._folder / key)
+            os.replace(temporary, self._path / key)
             self._make_room()
+        except FileNotFoundError:
+            return  # another process made room, and took this for old
         except OSError as error:
             self._is_writable = False
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             print(
-                f"compiled programs are not kept: {self._folder}: {error.strerror or error}"
+                f"compiled programs are not kept: {self._path}: {error.strerror or error}"
                 " (--nocompilation_cache)",
                 file=sys.stderr,
             )
@@ -96,7 +99,7 @@ class ProgramFiles:
     def _make_room(self) -> None:
         """Removes files of the folder and its neighbours, of other machines and versions."""
         files = []
-        for file in self._folder.parent.glob("*/*"):
+        for file in self._path.parent.glob("*/*"):
             with suppress(FileNotFoundError):  # another process makes room, too
                 status = file.stat()
                 files.append((status.st_mtime, status.st_size, file))

@@ -24,7 +24,9 @@ from attention.lab.training.streams import Stream, stream_key
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
-Examples = dict[str, np.ndarray]  # the fields of a Batch, whose shapes allow no axis of replicas
+Examples = dict[
+    str, np.ndarray | Array
+]  # the fields of a Batch, whose shapes allow no axis of replicas
 
 
 class Evaluator:
