@@ -17,6 +17,7 @@ import jaxlib
 
 # A run of the copy task takes half a megabyte.
 MOST_BYTES = 2**29
+ENABLED = "JAX_ENABLE_COMPILATION_CACHE"  # JAX reads this at its start
 DIGEST_BYTES = hashlib.sha256().digest_size
 # What `/proc/cpuinfo` says of the code that a processor can run, on Intel's and on Arm's.
 PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "flags", "Features", "CPU ")
@@ -32,7 +33,7 @@ def keep_compiled_programs(keep: bool = True) -> None:
       keep: False to compile everything anew, and keep nothing.
     """
     if not keep:
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        os.environ[ENABLED] = "false"
         jax.config.update("jax_enable_compilation_cache", False)
     chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None or not jax.config.values["jax_enable_compilation_cache"]:
@@ -44,6 +45,11 @@ def keep_compiled_programs(keep: bool = True) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # these have no bound
+
+
+def said_to_jax() -> dict[str, str]:
+    """The environment of a process on another machine that is to keep programs, or not, as here."""
+    return {ENABLED: os.environ[ENABLED]} if ENABLED in os.environ else {}
 
 
 class ProgramFiles:

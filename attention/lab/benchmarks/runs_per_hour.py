@@ -9,6 +9,7 @@ turns, and figures are medians over the rounds. What is trained is configs/copy.
 --config.… that are given, such as --config.train.steps=100.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from attention.lab.repository import ROOT
 # The experiment, and the commands that train it.
 CONFIG = f"--config={ROOT / 'configs' / 'copy.py'}"
 TRAIN, SWEEP = str(ROOT / "train.py"), str(ROOT / "scripts" / "sweep.py")
+
+ANEW = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # compiling is part of what is timed
 
 Commands = list[list[str]]
 
@@ -96,7 +99,7 @@ def seconds(commands: Commands, flags: list[str]) -> float:
     start = time.perf_counter()
     for command in commands:
         line = [sys.executable, *command, *flags]
-        subprocess.run(line, stdout=subprocess.DEVNULL).check_returncode()
+        subprocess.run(line, stdout=subprocess.DEVNULL, env=os.environ | ANEW).check_returncode()
     return time.perf_counter() - start
 
 
