@@ -20,6 +20,7 @@ from attention.lab.tasks.task import Pixels
 from attention.lab.training.build import Experiment, Parameters
 from attention.lab.training.state import Status, TrainState, replicas_with
 from attention.lab.training.streams import Stream, stream_key
+from attention.lab.training.update import zeros
 
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
@@ -176,10 +177,7 @@ class Evaluator:
                 jax.tree.map(lambda new, old: jnp.where(number == 0, new, old), weights, first),
             )
 
-        start = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(look, 0)
-        )
-        return jax.lax.fori_loop(0, -(-rows // size), add, start)
+        return jax.lax.fori_loop(0, -(-rows // size), add, zeros(jax.eval_shape(look, 0)))
 
 
 def parameters_of(state: TrainState, replica: int) -> Parameters:
