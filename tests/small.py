@@ -1,6 +1,7 @@
 """Experiments that are small enough for a test."""
 
 import io
+import os
 import shutil
 from contextlib import contextmanager
 
@@ -118,6 +119,8 @@ def compiled_once(directory):
     usual = {name: jax.config.values[name] for name in names}
     for name, value in names.items():
         jax.config.update(name, value)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)  # of processes that tests start
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     compilation_cache.reset_cache()  # whether there is a cache is asked once, at the first use
     yield
     for name, value in usual.items():

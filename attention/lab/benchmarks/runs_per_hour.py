@@ -9,6 +9,7 @@ turns, and figures are medians over the rounds. What is trained is configs/copy.
 --config.… that are given, such as --config.train.steps=100.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from attention.lab.repository import CONFIGS
 # The experiment, and the commands that train it.
 CONFIG = f"--config={CONFIGS / 'copy.py'}"
 TRAIN, SWEEP = (("-m", "attention_lab", name) for name in ("train", "sweep"))
+
+ANEW = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # compiling is part of what is timed
 
 Commands = list[list[str]]
 
@@ -99,7 +102,7 @@ def seconds(commands: Commands, flags: list[str]) -> float:
     start = time.perf_counter()
     for command in commands:
         line = [sys.executable, *command, *flags]
-        if status := call(line, stdout=subprocess.DEVNULL):
+        if status := call(line, stdout=subprocess.DEVNULL, env=os.environ | ANEW):
             raise subprocess.CalledProcessError(status, line)
     return time.perf_counter() - start
 

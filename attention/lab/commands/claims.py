@@ -25,6 +25,7 @@ from attention.lab.claims.page import write_page
 from attention.lab.claims.size import FULL, QUICK, Size
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.places import file_for, folder_for
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.repository import ROOT
 
@@ -43,6 +44,9 @@ RUNS = flags.DEFINE_string(
 REFRESH = flags.DEFINE_boolean(
     "refresh", False, "run again what other sources than the present made", flag_values=FLAGS
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 PACKAGES = {"matplotlib": "figures", "sklearn": "tasks"}  # by the extra that has them
 
@@ -54,6 +58,7 @@ def main() -> NoReturn:
 
 def _claims(rest: list[str]) -> int:
     refuse(rest)
+    keep_compiled_programs(COMPILATION_CACHE.value)
     size, numbers = _size(), _numbers(ONLY.value)
     page = file_for("--page", _or_of_the_checkout(PAGE.value, "docs/claims.md"))
     cache = Cache(folder_for("--runs", _or_of_the_checkout(RUNS.value, "runs/claims")))

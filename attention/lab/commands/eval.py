@@ -19,6 +19,7 @@ from rich.console import Console
 
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.places import folder_for
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.training.trained_run import Lengths, evaluate, reconstruct
 
@@ -36,6 +37,9 @@ LENGTHS = flags.DEFINE_string(
 TEXT = flags.DEFINE_string(
     "text", None, "a line to reconstruct, or a word to pronounce", flag_values=FLAGS
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 
 def main() -> NoReturn:
@@ -44,6 +48,7 @@ def main() -> NoReturn:
 
 def _evaluate(rest: list[str]) -> int:
     refuse(rest)
+    keep_compiled_programs(COMPILATION_CACHE.value)
     if WORKDIR.value is None:
         raise UsageError("--workdir is missing: name a run, such as runs/copy-mlp")
     workdir, console = Path(WORKDIR.value), Console()

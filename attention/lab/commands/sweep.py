@@ -41,6 +41,7 @@ from attention.lab.commands.command_line import run
 from attention.lab.commands.config_flags import settings_of, told_what_config_suits
 from attention.lab.commands.places import folder_for
 from attention.lab.commands.swept_config import SweptConfig
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
 from attention.lab.parallel.interruption import noticed_interruptions
 from attention.lab.parallel.replicas import join
@@ -105,6 +106,9 @@ WORKDIR = flags.DEFINE_string(
     "where to keep the sweep (default: runs/sweep-<config>-<hash>)",
     flag_values=FLAGS,
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 WIDTH = 120  # of tables that go to a file
 
@@ -115,6 +119,7 @@ def main() -> NoReturn:
 
 
 def _sweep(rest: list[str]) -> int:
+    keep_compiled_programs(COMPILATION_CACHE.value)
     name = settings_of(CONFIG.value, rest).name
     assert CONFIG.value is not None  # settings_of refuses it
     trials = _trials(CONFIG.value, rest)

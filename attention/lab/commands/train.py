@@ -15,6 +15,7 @@ from rich.console import Console
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.config_flags import settings_of, told_what_config_suits
 from attention.lab.commands.places import folder_for
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.parallel import hosts
 from attention.lab.runs.directory import default_path
 from attention.lab.training.loop import train
@@ -41,6 +42,9 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "which of them this is, from 0", flag_values=FLAGS
 )
+COMPILATION_CACHE = flags.DEFINE_boolean(
+    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
+)
 
 
 def main() -> NoReturn:
@@ -50,6 +54,7 @@ def main() -> NoReturn:
 def _train(rest: list[str]) -> int:
     if LIST.value:
         return _list(rest)
+    keep_compiled_programs(COMPILATION_CACHE.value)
     settings = settings_of(CONFIG.value, rest)  # what is wrong with it, each process finds alone
     hosts.join(ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
     workdir = default_path(settings) if WORKDIR.value is None else WORKDIR.value

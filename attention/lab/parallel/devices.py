@@ -49,6 +49,20 @@ def described(mesh: Mesh, available: int) -> str:
     )
 
 
+def fast_to_compile(devices: Sequence[jax.Device]) -> dict[str, int]:
+    """Options of `jax.jit` for a program that takes longer to compile than to run.
+
+    On a CPU, XLA then spends less on code that runs fast; what the code computes stays the same, to
+    the last bit.
+
+    Args:
+      devices: those that the program runs on.
+    """
+    is_fast_anyway = jax.config.values["jax_disable_most_optimizations"]
+    on_cpu = devices[0].platform == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu and not is_fast_anyway else {}
+
+
 def split_rows(batch: PyTree) -> PyTree:
     """Shares the rows of arrays out along the axis `data`: in equal shares, or not at all.
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from attention.lab.errors import UsageError
@@ -45,8 +44,8 @@ class Checkpoints:
         self, directory: Path, keep: int, metadata: dict[str, Any], restored: int | None = None
     ):
         self._directory, self._keep, self._metadata = directory.resolve(), keep, metadata
-        self._checkpointer = ocp.StandardCheckpointer()
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._checkpointer = self._thread.submit(_checkpointer)  # the import takes its time
         self._pending: Future[None] | None = None
         self._newest = restored
 
@@ -58,7 +57,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._thread.shutdown()
-            self._checkpointer.close()
+            self._checkpointer.result().close()
 
     def save(self, step: int, arrays: Arrays) -> None:
         """Begins to write the arrays of a step, once the step saved before is committed.
@@ -77,9 +76,9 @@ class Checkpoints:
         if step == self._newest:  # to write it again would first remove an intact one
             return
         self._newest, path = step, self._directory / str(step)
-        copy = jax.tree.map(jnp.copy, dict(arrays))  # the next update overwrites them
+        copy = _copied(dict(arrays))  # the next update overwrites them
         # Force: a directory of this name was left half written by a kill, or is damaged.
-        self._checkpointer.save(path, copy, force=True, custom_metadata=self._metadata)
+        self._checkpointer.result().save(path, copy, force=True, custom_metadata=self._metadata)
         self._pending = self._thread.submit(self._commit, path)
 
     def wait(self) -> None:
@@ -93,7 +92,7 @@ class Checkpoints:
             pending.result()
 
     def _commit(self, path: Path) -> None:
-        self._checkpointer.wait_until_finished()  # until every process has written its share
+        self._checkpointer.result().wait_until_finished()  # until all processes wrote their share
         if not hosts.is_first():
             return
         write_atomically(path / MANIFEST, json.dumps(_hashes(path), indent=1))
@@ -103,6 +102,17 @@ class Checkpoints:
         for checkpoint in self._directory.glob("[0-9]*"):  # half-written ones among them
             if checkpoint.name not in kept:
                 shutil.rmtree(checkpoint)
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.StandardCheckpointer()
+
+
+@jax.jit
+def _copied(arrays: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, arrays)
 
 
 def steps(directory: Path) -> list[int]:
@@ -129,7 +139,7 @@ def restore(directory: Path, like: Arrays, step: int | None = None) -> dict[str,
         if hosts.is_first():
             chosen = _choose(directory, step)
     path = directory.resolve() / str(hosts.from_first(chosen))
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         return checkpointer.restore(path, dict(like))
 
 

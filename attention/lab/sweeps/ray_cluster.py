@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from attention.lab.compilation_cache import said_to_jax
 from attention.lab.errors import UsageError
 from attention.lab.repository import install
 from attention.lab.sweeps import ray_task
@@ -89,8 +90,8 @@ class Ray:
         # Where several groups share a device, none may take all its memory.
         is_shared = 0 < self._resources.get("GPU", 0) < 1
         sharing = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if is_shared else {}
-        log = str(group.log.resolve())
-        return Task(self._function.remote(arguments, str(Path.cwd()), log, WIDE | sharing))
+        log, environment = str(group.log.resolve()), WIDE | sharing | said_to_jax()
+        return Task(self._function.remote(arguments, str(Path.cwd()), log, environment))
 
     def _room(self) -> int:
         """How many groups the cluster, as it is, can train at once."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import TrainingError, UsageError
 from attention.lab.parallel.replicas import join
 from attention.lab.sweeps.folder import Group
@@ -63,4 +64,5 @@ def die_with_parent() -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    keep_compiled_programs()
     sys.exit(main(Path(sys.argv[1]), sys.argv[2]))

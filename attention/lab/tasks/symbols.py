@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 from pydantic import Field
 
@@ -58,10 +59,11 @@ class RandomSymbols(ClosedTask):
         """
         del split
         if length is None:
-            return _sample(replace(self, length_distribution="uniform"), key, size)
+            uniform = replace(self, length_distribution="uniform")
+            return _of_lengths(self, *_drawn_lengths(uniform, key, size))
         task = self if length <= self.max_length else replace(self, max_length=length)
         key = jax.random.fold_in(key, length)
-        return _of_lengths(task, key, jnp.full(size, length))
+        return _of_lengths(task, key, np.full(size, length, np.int32))
 
     def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
         if self.length_distribution == "uniform":
@@ -82,9 +84,14 @@ class RandomSymbols(ClosedTask):
         """The batch whose source and target are made of these symbols."""
 
 
+# Held-out examples of mixed lengths and of one length are drawn by the same program: `_of_lengths`.
+
+
 @partial(jax.jit, static_argnums=2)
-def _sample(task: RandomSymbols, key: Key[Array, ""], size: int) -> Batch:
-    return task.sample(key, size)
+def _drawn_lengths(task: RandomSymbols, key: Key[Array, ""], size: int) -> tuple[Array, Array]:
+    """The key for the symbols, and the lengths, with which the task would draw a batch."""
+    length_key, symbol_key = jax.random.split(key)
+    return symbol_key, task._lengths(length_key, size)
 
 
 @jax.jit

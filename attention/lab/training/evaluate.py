@@ -1,12 +1,13 @@
 """Evaluation on held-out sequences: what the model produces unaided, and where it looks."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Integer
+from jaxtyping import Array, Float, Int, PyTree
 
 from attention.lab.analysis import metrics
 from attention.lab.analysis.mean_sd import means, sds
@@ -19,11 +20,14 @@ from attention.lab.tasks.task import Pixels
 from attention.lab.training.build import Experiment, Parameters
 from attention.lab.training.state import Status, TrainState, replicas_with
 from attention.lab.training.streams import Stream, stream_key
+from attention.lab.training.update import zeros
 
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
-Examples = dict[str, Array]  # the fields of a Batch, whose shapes allow no axis of replicas
+Examples = dict[
+    str, np.ndarray | Array
+]  # the fields of a Batch, whose shapes allow no axis of replicas
 
 
 class Evaluator:
@@ -40,9 +44,9 @@ class Evaluator:
     def __init__(self, experiment: Experiment):
         self._experiment = experiment
         self._settings = experiment.settings.eval
-
+        self._seeds = all_replicas(experiment.settings).seed
         self.reconstruct = jax.jit(self._reconstruct)
-        self._counts = jax.jit(over_replicas(self._count_all, experiment.mesh, of_replica=3))
+        self._look = jax.jit(over_replicas(self._look_at_all, experiment.mesh, of_replica=3))
 
     def _reconstruct(self, parameters: Parameters, batch: Batch) -> Reconstruction:
         model = self._experiment.model(parameters)
@@ -87,29 +91,38 @@ class Evaluator:
 
         Args:
           state: the state of all replicas.
-          examples: how many examples to show; None for as many as suit the task.
+          examples: how many examples to show, at most as many as suit the task; None for these.
 
         Returns:
           The picture; None for a model that has one context for all target steps.
         """
         first = int(np.argmin(replicas_with(state, Status.FAILED)))
-        task = self._experiment.task
-        padded, rows = self._examples("validation", None)
-        shown = min(examples or task.pictured, rows)
-        batch = Batch(**jax.tree.map(lambda leaf: leaf[first, :shown], padded))
-        weights = self.reconstruct(parameters_of(state, first), batch).weights
-        return None if weights is None else task.picture(batch, np.asarray(weights))
+        drawn, rows = self._validation
+        shown = min(examples or self._pictured, self._pictured, rows)
+        # The program that counts tells the weights, too: for them there need be no other.
+        only_first = np.where(np.arange(len(self._seeds)) == first, shown, 0)
+        _, weights = self._look(state.parameters, drawn, only_first)
+        if weights is None:
+            return None
+        batch = Batch(**jax.device_put(jax.tree.map(lambda leaf: leaf[first, :shown], drawn)))
+        return self._experiment.task.picture(batch, hosts.fetch(weights)[first, :shown])
 
     def _metrics(self, state: TrainState, split: str, length: int | None) -> list[dict[str, Any]]:
         """The metrics of each replica; a failed replica is evaluated on no sequences."""
-        examples, rows = self._examples(split, length)
+        is_validation = split == "validation" and length is None
+        examples, rows = self._validation if is_validation else self._examples(split, length)
         evaluated = np.where(replicas_with(state, Status.FAILED), 0, rows)
-        counts = hosts.fetch(self._counts(state.parameters, examples, evaluated))
+        counts = hosts.fetch(self._look(state.parameters, examples, evaluated)[0])
         of_replica = [
             {name: np.asarray(count[number]) for name, count in counts.items()}
             for number in range(len(evaluated))
         ]
         return [metrics.ratios(sums) | self._experiment.task.ratios(sums) for sums in of_replica]
+
+    @cached_property
+    def _validation(self) -> tuple[Examples, int]:
+        """The validation examples of mixed lengths, which every evaluation in training asks for."""
+        return self._examples("validation", None)
 
     def _examples(self, split: str, length: int | None) -> tuple[Examples, int]:
         """Held-out examples of each replica, padded to one shape for all lengths.
@@ -120,41 +133,51 @@ class Evaluator:
         """
         most, size = self._settings.sequences, self._settings.batch_size
 
-        def draw(seed: Integer[Array, ""]) -> Examples:
-            key = stream_key(seed, SPLITS[split])
-            return vars(self._experiment.task.held_out(split, key, most, length))
-
-        examples = jax.vmap(draw)(all_replicas(self._experiment.settings).seed)
-        rows = examples["source"].shape[1]
+        # One by one, not by vmap, so that examples of any length are drawn by the same program.
+        keys = [stream_key(seed, SPLITS[split]) for seed in self._seeds]
+        drawn = [vars(self._experiment.task.held_out(split, key, most, length)) for key in keys]
+        rows = drawn[0]["source"].shape[0]
         total = -(-most // size) * size
 
-        def pad(leaf: Array) -> Array:
-            widths = [(0, 0), (0, total - rows)] + [(0, 0)] * (leaf.ndim - 2)
-            return jnp.asarray(np.pad(leaf, widths))
+        def padded(*leaves: Array) -> np.ndarray:
+            stacked = np.stack(leaves)
+            widths = [(0, 0), (0, total - rows)] + [(0, 0)] * (stacked.ndim - 2)
+            return np.pad(stacked, widths)
 
-        return jax.tree.map(pad, examples), rows
+        return jax.tree.map(padded, *drawn), rows
 
-    def _count_all(
+    @property
+    def _pictured(self) -> int:
+        """The number of examples of which the weights are told: all come from the first batch."""
+        return min(self._experiment.task.pictured, self._settings.batch_size)
+
+    def _look_at_all(
         self, parameters: Parameters, examples: Examples, rows: Int[Array, ""]
-    ) -> metrics.Counts:
-        """Counts of one replica, batch by batch: one program serves any number of rows."""
+    ) -> tuple[metrics.Counts, Float[Array, "pictured heads time source_time"] | None]:
+        """Counts of one replica, batch by batch: one program serves any number of rows.
+
+        Beside them stand the weights in the first examples; None where the model has none.
+        """
         size = self._settings.batch_size
 
-        def count(batch_number: Array) -> metrics.Counts:
+        def look(batch_number: Array) -> tuple[metrics.Counts, Array | None]:
             first = batch_number * size
             fields = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, size), examples)
             batch = Batch(**split_rows(fields))
             counts_row = first + jnp.arange(size) < rows
             output = self._reconstruct(parameters, batch)
             counts = metrics.count(output, batch, counts_row)
-            return counts | self._experiment.task.count(output.tokens, batch, counts_row)
+            counts |= self._experiment.task.count(output.tokens, batch, counts_row)
+            return counts, None if output.weights is None else output.weights[: self._pictured]
 
-        start = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(count, 0)
-        )
-        return jax.lax.fori_loop(
-            0, -(-rows // size), lambda n, counts: jax.tree.map(jnp.add, counts, count(n)), start
-        )
+        def add(number: Array, seen: PyTree) -> PyTree:
+            (counts, weights), (before, first) = look(number), seen
+            return (
+                jax.tree.map(jnp.add, before, counts),
+                jax.tree.map(lambda new, old: jnp.where(number == 0, new, old), weights, first),
+            )
+
+        return jax.lax.fori_loop(0, -(-rows // size), add, zeros(jax.eval_shape(look, 0)))
 
 
 def parameters_of(state: TrainState, replica: int) -> Parameters:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from attention.lab.parallel import hosts
-from attention.lab.parallel.devices import places
+from attention.lab.parallel.devices import fast_to_compile, places
 from attention.lab.parallel.replicas import Replica, all_replicas, over_replicas
 from attention.lab.runs.checkpoints import restore
 from attention.lab.training.build import Experiment, Parameters
@@ -47,7 +47,11 @@ class TrainState:
 
 def initial_state(experiment: Experiment) -> TrainState:
     """The state of all replicas before the first update."""
-    make = jax.jit(_make_all(experiment), out_shardings=state_places(experiment))
+    make = jax.jit(
+        _make_all(experiment),
+        out_shardings=state_places(experiment),
+        compiler_options=fast_to_compile(experiment.devices),  # for it runs but once
+    )
     return make(all_replicas(experiment.settings))
 
 

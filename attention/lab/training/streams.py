@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 import jax
+import numpy as np
 from jaxtyping import Array, Integer, Key
 
 
@@ -16,6 +17,6 @@ class Stream(IntEnum):
     TEST = 4
 
 
-def stream_key(seed: int | Integer[Array, ""], stream: Stream) -> Key[Array, ""]:
+def stream_key(seed: int | np.integer | Integer[Array, ""], stream: Stream) -> Key[Array, ""]:
     """The key of a stream. For a single draw, fold in what tells it apart: a step or a length."""
     return jax.random.fold_in(jax.random.key(seed), int(stream))

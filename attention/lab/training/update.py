@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from attention.lab.parallel.devices import split_parameters, split_rows
 from attention.lab.parallel.replicas import Replica, all_replicas, over_replicas
@@ -50,7 +51,7 @@ def make_train(
         return train(replicas, state, task, updates)
 
     compiled = jax.jit(train_all, donate_argnums=1, out_shardings=(state_places(experiment), None))
-    return lambda state, task, until: compiled(replicas, state, task, jnp.asarray(until, jnp.int32))
+    return lambda state, task, until: compiled(replicas, state, task, np.int32(until))
 
 
 def _train_one(experiment: Experiment) -> Callable:
@@ -69,8 +70,7 @@ def _train_one(experiment: Experiment) -> Callable:
             key = jax.random.fold_in(stream_key(replica.seed, Stream.DROPOUT), step)
         return cross_entropy(experiment.model(parameters).logits(batch, key), batch)
 
-    def update(replica: Replica, state: TrainState, task: Task) -> tuple[TrainState, Metrics]:
-        batch = next_batch(replica, task, state.step)
+    def update(replica: Replica, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         value, gradient = jax.value_and_grad(loss)(state.parameters, replica, batch, state.step)
         rule = make_optimizer(replica.of(settings.optimizer), steps)
         updates, optimizer = rule.update(gradient, state.optimizer, state.parameters)
@@ -83,19 +83,31 @@ def _train_one(experiment: Experiment) -> Callable:
     def train(
         replica: Replica, state: TrainState, task: Task, updates: Array
     ) -> tuple[TrainState, Metrics]:
-        def body(_, carry):
-            state, sums = carry
-            state, metrics = update(replica, state, task)
-            return state, jax.tree.map(jnp.add, sums, metrics)
+        def draw(step: Array) -> dict[str, Array]:
+            return vars(next_batch(replica, task, step))
 
+        def turn(number: Array, carry: tuple) -> tuple:
+            state, sums, _ = carry
+            fields = draw(state.step)
+
+            def with_update() -> tuple:
+                updated, metrics = update(replica, state, Batch(**fields))
+                return updated, jax.tree.map(jnp.add, sums, metrics)
+
+            state, sums = jax.lax.cond(number < updates, with_update, lambda: (state, sums))
+            return state, sums, fields
+
+        # The last turn draws the batch that would come next, and updates nothing: a second place
+        # to draw a batch would take a quarter more time to compile.
         sums = {"loss": jnp.zeros(()), "gradient_norm": jnp.zeros(())}
-        state, sums = jax.lax.fori_loop(0, updates, body, (state, sums))
+        start = (state, sums, zeros(jax.eval_shape(draw, state.step)))
+        state, sums, fields = jax.lax.fori_loop(0, updates + 1, turn, start)
         finite = jnp.isfinite(sums["loss"]) & jnp.isfinite(sums["gradient_norm"])
         state = replace(state, status=jnp.where(finite, state.status, Status.FAILED))
         metrics = jax.tree.map(lambda total: total / updates, sums)
         learning_rate = schedule(replica.of(settings.optimizer), steps)
         metrics["learning_rate"] = jnp.asarray(learning_rate(state.step - 1))
-        batch = next_batch(replica, task, state.step)
+        batch = Batch(**fields)
         logits = experiment.model(state.parameters).logits(batch)
         return state, metrics | accuracies(logits, batch)
 
@@ -109,6 +121,11 @@ def _stopped(
     del replica, task, updates
     metrics = {name: jnp.float32(jnp.nan) for name in METRICS}
     return state.status != Status.TRAINING, (state, metrics)
+
+
+def zeros(shapes: PyTree) -> PyTree:
+    """Arrays of zeros, which have these shapes and dtypes."""
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def cross_entropy(logits: Float[Array, "batch time vocabulary"], batch: Batch) -> Float[Array, ""]:
