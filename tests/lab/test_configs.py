@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import compiled_once, train_quietly, untrained
+from small import train_quietly, untrained
 
 from attention.lab import configs
 from attention.lab.settings import read_settings
@@ -45,12 +45,6 @@ def shrunk(name, *score):
     config.eval.batch_size = 5
     config.eval.lengths = ()
     return read_settings(config.to_dict())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
