@@ -1,14 +1,11 @@
 """Experiments that are small enough for a test."""
 
 import io
-import os
 import shutil
-from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from attention.lab.configs import change, default_config, read_config
@@ -106,23 +103,3 @@ def untrained(experiment, seed=0):
 def replica(tree, number):
     """The arrays of one replica, without the axis of replicas."""
     return jax.tree.map(lambda leaf: leaf[number], tree)
-
-
-@contextmanager
-def compiled_once(directory):
-    """Compiles equal programs once, though every run makes its own functions."""
-    names = {
-        "jax_compilation_cache_dir": str(directory),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    usual = {name: jax.config.values[name] for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(directory)  # of processes that tests start
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    compilation_cache.reset_cache()  # whether there is a cache is asked once, at the first use
-    yield
-    for name, value in usual.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()

@@ -1,17 +1,11 @@
 """Trained runs, shared by the tests of this directory: copy one before changing it."""
 
 import pytest
-from small import DICTIONARY, compiled_once, small, train_quietly
+from small import DICTIONARY, small, train_quietly
 
 from attention.lab.tasks import pronunciation
 
 LINES = [f"{word} {number}" for word in ("née", "ab", "c", "日本") for number in range(8)]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _compiled_once(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @pytest.fixture(scope="session")

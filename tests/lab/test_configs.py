@@ -6,14 +6,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import compiled_once, train_quietly, untrained
+from small import train_quietly, untrained
 
 from attention.lab import configs
 from attention.lab.settings import read_settings
 from attention.lab.tasks import digits, pronunciation
 from attention.lab.tasks.catalogue import TASKS
 from attention.lab.training.build import build, read_source
-from attention.lab.training.state import abstract_state, completed
+from attention.lab.training.state import completed
 from attention.lab.training.update import make_train
 from attention.scores import SCORES
 
@@ -48,12 +48,6 @@ def shrunk(name, *score):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
-
-
-@pytest.fixture(scope="module", autouse=True)
 def _a_tenth_of_the_data():
     """Reading it all takes longer than what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
@@ -78,7 +72,7 @@ def test_a_config_takes_every_score(name, score):
     settings = read_settings(load(name, score).to_dict())
     assert (settings.name, settings.score.name) == (name, score)
     experiment = build(settings, read_source(settings))
-    assert jax.tree.leaves(abstract_state(experiment).parameters)
+    assert jax.tree.leaves(jax.eval_shape(experiment.initial_parameters, jax.random.key(0)))
 
 
 STATIC = ("uniform", "linear", "mlp_pooling")

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from small import compiled_once, replica, small
+from small import replica, small
 
 from attention.lab.training.build import build
 from attention.lab.training.state import initial_state
@@ -15,12 +15,6 @@ from attention.scores import SCORES
 KEY_ONLY = ["uniform", "linear", "mlp_pooling"]
 COPIES = [name for name in SCORES if name not in KEY_ONLY]
 SYMBOLS, LENGTH = 5, 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_quickly(tmp_path_factory):
-    with compiled_once(tmp_path_factory.mktemp("compiled")):
-        yield
 
 
 @functools.cache
@@ -43,8 +37,12 @@ def weights_of(score):
     """Of sequences of the greatest length: `[batch, heads, time, time]`."""
     experiment, parameters, _ = trained(score)
     batch = experiment.task.held_out("test", jax.random.key(7), 23, LENGTH)
-    model = experiment.model(parameters)
-    return np.asarray(model.reconstruct(batch.source, batch.source_length, LENGTH + 1).weights)
+
+    @jax.jit
+    def weights(parameters, source, length):
+        return experiment.model(parameters).reconstruct(source, length, LENGTH + 1).weights
+
+    return np.asarray(weights(parameters, batch.source, batch.source_length))
 
 
 @pytest.mark.parametrize("score", COPIES)

@@ -116,10 +116,7 @@ def test_a_run_that_was_interrupted_ends_the_command_without_another_word(monkey
     assert reported(monkeypatch, "copy", interrupted=True) == (143, "", "")
 
 
-def test_every_seed_is_trained_once(monkeypatch, here, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
+def test_every_seed_is_trained_once(here):
     def rows(seeds):
         command = [sys.executable, ROOT / REPEAT, COPY, f"--seeds={seeds}", *TINY[:3], "--"]
         done = subprocess.run([*command, *TINY[3:]], capture_output=True, text=True)

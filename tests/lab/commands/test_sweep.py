@@ -179,10 +179,7 @@ def test_a_finished_sweep_says_so_and_ranks(monkeypatch, here):
     assert "(train.steps: 2 there, 9 now)" in err
 
 
-def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypatch, here, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-
+def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypatch, here):
     flags = [COPY, *TINY, *ABSURD, *KILLED]
     trials = trials_of([flag.removeprefix("--grid=") for flag in KILLED[:2]], 1, ABSURD)
     folder = here / "sweep"

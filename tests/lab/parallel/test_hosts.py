@@ -80,10 +80,7 @@ class Two:
                     *(f"--process_id={number}", str(pause), str(int(disturbance))),
                 ],
                 cwd=self._directory,
-                env=os.environ
-                | {"XLA_FLAGS": flags, "PYTHONPATH": path}
-                | {"JAX_COMPILATION_CACHE_DIR": str(self._directory / "compiled")}
-                | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"},
+                env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

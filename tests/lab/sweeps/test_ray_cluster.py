@@ -103,9 +103,7 @@ def training():
     return found
 
 
-def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here, tmp_path):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here):
     groups, trials = here / "sweep" / "groups", here / "sweep" / "trials"
 
     def locked():
