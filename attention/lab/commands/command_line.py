@@ -2,9 +2,11 @@
 
 import gc
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from absl import flags
@@ -46,6 +48,11 @@ def run(
     try:
         with answered_interruptions(), errors_told():
             status = main(parse(flag_values, sys.argv, about, more))
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on, as in `train.py --list | head -1`
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
     except (UsageError, TrainingError, OSError) as error:
         # Processes that train together end alike, but for what the system refused to one alone.
         if hosts.is_first() or isinstance(error, OSError):
@@ -86,6 +93,7 @@ def parse(
         if more is not None:
             others = [argument for argument in arguments if argument not in HELP]
             print(f"\n{more(_parse(flag_values, others))}")
+        sys.stdout.flush()
         sys.exit(0)
     return _parse(flag_values, arguments)
 

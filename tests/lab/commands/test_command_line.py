@@ -1,5 +1,6 @@
 """What a person sees who runs `train.py` and `eval.py`."""
 
+import contextlib
 import json
 import os
 import signal
@@ -269,3 +270,17 @@ def test_a_bad_config_is_told_before_processes_meet(monkeypatch, here):
     monkeypatch.setattr(hosts, "join", lambda *_: pytest.fail("they met"))
     done = run(monkeypatch, "train.py", COPY, "--config.train.steps=-5")
     assert_refused(done, here, "config.train.steps=-5")
+
+
+@pytest.mark.parametrize("flag", ["--list", "--help"])
+def test_a_reader_who_has_read_enough_is_no_error(flag, monkeypatch, capsys):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(sys, "argv", ["train.py", flag])
+    with (
+        os.fdopen(writing, "w") as out,
+        contextlib.redirect_stdout(out),
+        pytest.raises(SystemExit) as end,
+    ):
+        train.main()
+    assert (end.value.code, capsys.readouterr().err) == (128 + signal.SIGPIPE, "")
