@@ -11,6 +11,7 @@ import platform
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -147,7 +148,8 @@ def _put_in_place() -> bool:
         from jax._src import compilation_cache
     except ImportError:
         return False
-    if not hasattr(compilation_cache, "get_file_cache"):
+    of_jax: Any = compilation_cache
+    if not hasattr(of_jax, "get_file_cache"):
         return False
-    compilation_cache.get_file_cache = lambda path: (ProgramFiles(Path(path)), path)
+    of_jax.get_file_cache = lambda path: (ProgramFiles(Path(path)), path)
     return True

@@ -13,7 +13,7 @@ from command_lines import COPY, TINY, run
 from jax.experimental.compilation_cache import compilation_cache as of_jax
 
 from attention.lab import compilation_cache
-from attention.lab.compilation_cache import ProgramFiles, keep_compiled_programs
+from attention.lab.compilation_cache import ProgramFiles, keep_compiled_programs, said_to_jax
 
 NAMES = (
     "jax_compilation_cache_dir",
@@ -188,7 +188,8 @@ def test_the_flag_holds_for_the_processes_that_are_started(monkeypatch):
     keep_compiled_programs(False)
     assert jax.config.values["jax_compilation_cache_dir"] is None
     assert not jax.config.values["jax_enable_compilation_cache"]
-    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    assert os.environ["JAX_ENABLE_COMPILATION_CACHE"] == "false"  # for local workers of a sweep
+    assert said_to_jax() == {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # for those of Ray
 
 
 def test_a_jax_that_takes_no_files_of_ours_does_without(home, monkeypatch):
@@ -262,7 +263,10 @@ def test_processes_do_not_disturb_each_other(tmp_path):
 
 def test_training_keeps_programs_and_evaluation_finds_them(home, events, monkeypatch, tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
+    jax.clear_caches()
     assert run(monkeypatch, "train.py", COPY, *TINY, workdir)[0] == 0
+    # Each further program, be it to copy a single number, takes its time in every run.
+    assert events.count("/jax/compilation_cache/compile_requests_use_cache") <= 10
     kept = files(home)
     assert any("train_all" in path.name for path in kept)
     jax.clear_caches()

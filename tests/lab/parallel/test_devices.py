@@ -140,7 +140,7 @@ def test_each_device_has_its_share_of_replicas_and_on_request_of_parameters(meas
 
 
 def test_each_device_has_its_share_of_the_rows(measured):
-    fields = 2 * 5  # of the batch to train on, and the one to report on
+    fields = 5  # of the batch
     for (replicas, devices, split), (shape, splits) in zip(
         LAYOUTS, measured["rows"].values(), strict=True
     ):

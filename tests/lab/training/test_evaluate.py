@@ -176,6 +176,22 @@ def test_there_is_a_map_an_example_and_head(parallel):
     assert three.shape[0] > 2 * one.shape[0]
 
 
+def test_validation_examples_are_drawn_once(parallel, monkeypatch):
+    experiment, state = parallel
+    drawn, held_out = [], type(experiment.task).held_out
+
+    def noted(task, *arguments):
+        drawn.append(arguments)
+        return held_out(task, *arguments)
+
+    monkeypatch.setattr(type(experiment.task), "held_out", noted)
+    evaluator = Evaluator(experiment)
+    first = evaluator.report(state, "validation")
+    evaluator.picture(state)
+    assert evaluator.report(state, "validation") == first
+    assert len(drawn) == experiment.settings.num_replicas
+
+
 def test_a_map_is_drawn_where_there_are_fewer_lines_than_examples(text):
     experiment, state = text
     evaluator = Evaluator(experiment)
