@@ -1,5 +1,6 @@
 """Experiments that are small enough for a test."""
 
+import functools
 import io
 import shutil
 
@@ -97,6 +98,12 @@ def untrained(experiment, seed=0):
         jax.jit(jax.vmap(experiment.optimizer.init))(parameters),
         jax.device_put(np.full(count, Status.TRAINING, np.int32)),
     )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def sample(task, key, size):
+    """A batch to train on, by one program."""
+    return task.sample(key, size)
 
 
 def replica(tree, number):
