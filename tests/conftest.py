@@ -34,6 +34,14 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # which has that of the process tha
         jax_persistent_cache_enable_xla_caches="none",
     )
 
+# What starts programs takes longest, up to a minute a test.
+LONGEST = ("test_hosts", "test_ray_cluster", "test_devices", "test_sharded", "test_cost")
+
+
+def pytest_collection_modifyitems(items):
+    """They come first, or one worker would end long after the other."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture
 def strict():

@@ -30,7 +30,9 @@ jit = functools.partial(
 
 
 def normal(seed, *shape, scale=1.0):
-    return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+    # Where `jnp.asarray` compiles a program for every shape.
+    draws = scale * np.random.default_rng(seed).standard_normal(shape)
+    return jax.device_put(draws.astype(np.float32))
 
 
 def randomized(make, seed=0, lead=(), scale=0.4):

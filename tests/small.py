@@ -1,10 +1,10 @@
 """Experiments that are small enough for a test."""
 
+import functools
 import io
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -84,8 +84,8 @@ def random_like(tree, seed=0):
     """Every leaf drawn anew: parameters without the cost of initialising them."""
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    draws = [jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype) for leaf in leaves]
-    return jax.tree.unflatten(structure, draws)
+    draws = [rng.standard_normal(leaf.shape).astype(leaf.dtype) for leaf in leaves]
+    return jax.tree.unflatten(structure, jax.device_put(draws))
 
 
 def untrained(experiment, seed=0):
@@ -93,13 +93,19 @@ def untrained(experiment, seed=0):
     parameters = random_like(abstract_state(experiment).parameters, seed)
     count = experiment.settings.num_replicas
     return TrainState(
-        jnp.zeros(count, jnp.int32),
+        jax.device_put(np.zeros(count, np.int32)),
         parameters,
-        jax.vmap(experiment.optimizer.init)(parameters),
-        jnp.full(count, Status.TRAINING, jnp.int32),
+        jax.jit(jax.vmap(experiment.optimizer.init))(parameters),
+        jax.device_put(np.full(count, Status.TRAINING, np.int32)),
     )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def sample(task, key, size):
+    """A batch to train on, by one program."""
+    return task.sample(key, size)
 
 
 def replica(tree, number):
     """The arrays of one replica, without the axis of replicas."""
-    return jax.tree.map(lambda leaf: leaf[number], tree)
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[number]), tree)

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small import small, small_config, train_quietly
+from small import replica, sample, small, small_config, train_quietly
 
 from attention import lab
 from attention.lab.commands.config_flags import settings_of
@@ -227,7 +227,7 @@ def test_the_settings_of_a_task_of_ones_own_are_flags(mine):
 def test_a_decoder_of_ones_own_trains_with_its_settings(mine):
     chosen = {"model.decoder": f"{mine}:MeanDecoder", "model.heads": 1}
     experiment, state = updated(small({**chosen, "model.slope": 0.25, "model.shape": "wave"}))
-    decoder = experiment.model(jax.tree.map(lambda leaf: leaf[0], state.parameters)).decoder
+    decoder = experiment.model(replica(state.parameters, 0)).decoder
     assert (decoder.slope, decoder.shape) == (0.25, "wave")
     with pytest.raises(UsageError, match=r"^config\.model\.shape='circle': .*'line' or 'wave'"):
         small({**chosen, "model.shape": "circle"})
@@ -243,16 +243,15 @@ def test_a_decoder_of_ones_own_trains_with_its_settings(mine):
 def test_an_encoder_of_ones_own_trains_with_its_settings(mine):
     chosen = {"model.encoder": f"{mine}:ShiftEncoder", "model.shift": 0.75}
     experiment, state = updated(small(chosen))
-    assert (
-        experiment.model(jax.tree.map(lambda leaf: leaf[0], state.parameters)).encoder.shift == 0.75
-    )
+    assert experiment.model(replica(state.parameters, 0)).encoder.shift == 0.75
 
 
 def test_a_normalizer_of_ones_own_trains(mine):
     experiment, state = updated(small({"model.normalizer": f"{mine}:squares"}))
-    model = experiment.model(jax.tree.map(lambda leaf: leaf[0], state.parameters))
-    batch = experiment.task.sample(jax.random.key(0), 3)
-    weights = model.reconstruct(batch.source, batch.source_length, 5).weights
+    model = experiment.model(replica(state.parameters, 0))
+    batch = sample(experiment.task, jax.random.key(0), 3)
+    reconstruct = jax.jit(model.reconstruct, static_argnums=2)
+    weights = reconstruct(batch.source, batch.source_length, 5).weights
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, atol=1e-5)
     with pytest.raises(UsageError, match=r"^config\.model\.normalizer='maximum': .*'softmax'"):
         small({"model.normalizer": "maximum"})

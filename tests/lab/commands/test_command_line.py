@@ -54,8 +54,6 @@ def assert_refused(done, here, *told):
     assert list(here.iterdir()) == []
 
 
-# In processes of their own: they cost seconds each, so they run side by side.
-
 BAD = {
     "no_config": ([], ["--config is missing", "configs/copy.py"]),
     "unknown_score": ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
@@ -68,20 +66,18 @@ BAD = {
 }
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    """The programs under way, and their directories."""
-    programs = {}
-    for name, (arguments, _) in BAD.items():
-        directory = tmp_path_factory.mktemp(name)
-        programs[name] = start(directory, "train.py", *arguments), directory
-    return programs
-
-
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_told_in_one_line_by_the_program(started, name):
-    process, directory = started[name]
-    assert_refused(end(process), directory, *BAD[name][1])
+def test_bad_input_is_told_in_one_line(monkeypatch, here, name):
+    arguments, told = BAD[name]
+    assert_refused(run(monkeypatch, "train.py", *arguments), here, *told)
+
+
+# In processes of their own, which cost seconds each.
+
+
+def test_bad_input_is_told_in_one_line_by_the_program(here):
+    arguments, told = BAD["misspelt_field"]
+    assert_refused(end(start(here, "train.py", *arguments)), here, *told)
 
 
 def test_training_then_evaluation(here):

@@ -39,9 +39,14 @@ def run(name):
     return jax.jit(decoder.logits), jax.jit(partial(decoder.greedy, time=STEPS))
 
 
+@partial(jax.jit, static_argnums=1)
+def greedy(decoder, time, memory, length, *question):
+    return decoder.greedy(memory, length, time, *question)
+
+
 def make_memory(seed=0):
     values = np.random.default_rng(seed).standard_normal((BATCH, TIME, DIM))
-    return jnp.asarray(values, jnp.float32)
+    return jax.device_put(values.astype(np.float32))
 
 
 def make_target(seed=0):
@@ -66,8 +71,9 @@ def test_greedy_is_the_likeliest_token_given_its_own_output(name):
 def test_the_logits_of_a_cell_depend_on_the_target_before_them_and_no_other(name, step):
     logits, _ = run(name)
     target = make_target()
-    changed = target.at[:, step].set((target[:, step] + 1) % VOCABULARY)
-    before, after = (logits(make_memory(), LENGTH, t) for t in (target, changed))
+    changed = np.array(target)
+    changed[:, step] = (changed[:, step] + 1) % VOCABULARY
+    before, after = (np.asarray(logits(make_memory(), LENGTH, t)) for t in (target, changed))
     changes = np.any(before != after, axis=(0, 2))
     np.testing.assert_array_equal(changes, np.arange(STEPS) > step)
 
@@ -97,9 +103,8 @@ def test_what_is_beyond_the_source_is_not_seen(name):
 @every_decoder
 def test_every_position_of_the_source_is_seen(name):
     logits, _ = run(name)
-    slope = jax.jacobian(lambda memory: logits(memory, LENGTH, make_target()).sum(axis=(1, 2)))(
-        make_memory()
-    )
+    total = jax.jit(lambda memory: logits(memory, LENGTH, make_target()).sum(axis=(1, 2)))
+    slope = jax.jit(jax.jacobian(total))(make_memory())
     seen = np.any(np.asarray(slope) != 0, axis=-1)  # [batch, batch, time]
     counts = np.arange(TIME) < LENGTH[:, None]
     np.testing.assert_array_equal(seen, np.eye(BATCH, dtype=bool)[:, :, None] & counts)
@@ -120,9 +125,9 @@ def test_questions_are_added_to_the_queries():
     question = jnp.asarray(np.random.default_rng(1).standard_normal((BATCH, STEPS, DIM)), "float32")
     queries = decoder.queries[...] + question
     context, expected = decoder.attention.with_weights(queries, memory, mask=mask)
-    tokens, weights = decoder.greedy(memory, LENGTH, STEPS, question)
+    tokens, weights = greedy(decoder, STEPS, memory, LENGTH, question)
     np.testing.assert_allclose(weights, expected, atol=1e-6)
-    logits = decoder.logits(memory, LENGTH, make_target(), question)
+    logits = jax.jit(decoder.logits)(memory, LENGTH, make_target(), question)
     np.testing.assert_allclose(logits, decoder.output(context), atol=1e-4)
     np.testing.assert_array_equal(tokens, logits.argmax(axis=-1))
 
@@ -154,15 +159,17 @@ def test_a_cell_without_attention_sees_the_mean_and_the_ends_alone(name):
     assert not np.allclose(
         logits(memory.at[1, 2].add(1.0), LENGTH, target), logits(memory, LENGTH, target)
     )
-    assert decoder.greedy(memory, LENGTH, STEPS)[1] is None
+    assert greedy(decoder, STEPS, memory, LENGTH)[1] is None
 
 
 @pytest.mark.parametrize("positions", ["none", "sinusoidal", "rotary"])
 def test_a_shared_query_goes_on_for_ever(positions):
     decoder, memory = make("parallel", positions=positions, queries="shared"), make_memory()
-    short, long = (decoder.greedy(memory, LENGTH, time)[1] for time in (STEPS, 2 * STEPS))
+    short, long = (
+        np.asarray(greedy(decoder, time, memory, LENGTH)[1]) for time in (STEPS, 2 * STEPS)
+    )
     np.testing.assert_allclose(long[:, :, :STEPS], short, atol=1e-6)
-    same = np.ptp(np.asarray(long), axis=2).max() < 1e-6
+    same = np.ptp(long, axis=2).max() < 1e-6
     assert same == (positions == "none")
 
 
@@ -191,9 +198,10 @@ def test_a_pooled_decoder_with_a_head_a_feature_is_the_tutorial():
         for feature in range(DIM):
             exponentials = np.exp(source @ weight[feature])
             context.append(exponentials @ source[:, feature] / exponentials.sum())
-        output = context @ np.asarray(decoder.output.kernel[...]) + decoder.output.bias[...]
+        output = context @ np.asarray(decoder.output.kernel[...])
+        output += np.asarray(decoder.output.bias[...])
         expected.append(output.reshape(STEPS, VOCABULARY))
-    found = decoder.logits(jnp.asarray(memory), LENGTH, make_target())
+    found = jax.jit(decoder.logits)(memory, LENGTH, make_target())
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -205,13 +213,13 @@ def test_one_context_for_one_step_comes_with_its_weights():
         )
     )
     decoder, memory = nnx.merge(graph, random_like(state)), make_memory()
-    tokens, weights = decoder.greedy(memory, LENGTH, 1)
+    tokens, weights = map(np.asarray, greedy(decoder, 1, memory, LENGTH))
     assert weights.shape == (BATCH, HEADS, 1, TIME)
     np.testing.assert_array_equal(weights[0, :, :, 3:], 0)
     values = np.asarray(memory).reshape(BATCH, TIME, HEADS, DIM // HEADS)
     context = np.einsum("bhqk,bkhd->bqhd", weights, values).reshape(BATCH, DIM)
     expected = np.asarray(decoder.output(jnp.asarray(context, jnp.float32)))
     np.testing.assert_allclose(
-        decoder.logits(memory, LENGTH, tokens)[:, 0], expected, rtol=1e-4, atol=1e-4
+        jax.jit(decoder.logits)(memory, LENGTH, tokens)[:, 0], expected, rtol=1e-4, atol=1e-4
     )
     np.testing.assert_array_equal(tokens[:, 0], expected.argmax(axis=-1))

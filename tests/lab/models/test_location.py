@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,12 +35,19 @@ def make_memory():
     return np.random.default_rng(1).standard_normal((BATCH, TIME, DIM)).astype(np.float32)
 
 
+@functools.partial(jax.jit, static_argnums=3)
+def greedy(decoder, memory, length, time):
+    return decoder.greedy(memory, length, time)
+
+
 def test_the_weights_are_those_of_a_loop(decoder):
     memory = make_memory()
-    scores = np.asarray(decoder.attention.scores(decoder.queries[...], jnp.asarray(memory)))
+    attention, queries = decoder.attention, decoder.queries[...]
+    scores = np.asarray(jax.jit(attention.scores)(queries, jnp.asarray(memory)))
     again = memory @ np.asarray(decoder.again.kernel[...])
     kernels = [np.asarray(decoder.location.previous[...]), np.asarray(decoder.location.total[...])]
-    _, weights = decoder.greedy(jnp.asarray(memory), jnp.asarray(LENGTH), STEPS)
+    weights = np.asarray(greedy(decoder, memory, LENGTH, STEPS)[1])
+    normalized = jax.jit(sparsemax)
     for n in range(BATCH):
         for head in range(HEADS):
             before = {-1: 1.0}  # where it looked, by place
@@ -54,9 +63,9 @@ def test_the_weights_are_those_of_a_loop(decoder):
                         for shift in range(-REACH, REACH + 1):
                             drawn = seen.get(place - shift, 0.0)
                             located[place] += gain * kernel[head, REACH + shift] * drawn
-                expected = np.asarray(sparsemax(jnp.asarray(located, jnp.float32)))
+                expected = np.asarray(normalized(located.astype(np.float32)))
                 np.testing.assert_allclose(weights[n, head, step, : LENGTH[n]], expected, atol=1e-4)
-                assert np.all(np.asarray(weights[n, head, step, LENGTH[n] :]) == 0)
+                assert np.all(weights[n, head, step, LENGTH[n] :] == 0)
                 before = dict(enumerate(expected))
                 total = {i: total.get(i, 0.0) + expected[i] for i in before}
                 before[-1] = expected @ again[n, : LENGTH[n], head]
@@ -70,8 +79,8 @@ def test_one_place_ahead_is_a_copy_of_any_length():
     decoder.location.previous[...] = jnp.zeros((1, 2 * REACH + 1)).at[0, REACH + 1].set(1.5 / GAIN)
     length = 997
     memory = jnp.asarray(np.random.default_rng(0).standard_normal((1, length, DIM)), jnp.float32)
-    logits, greedy = jax.jit(decoder.logits), jax.jit(decoder.greedy, static_argnums=2)
-    _, weights = greedy(memory, jnp.array([length]), length)
+    logits = jax.jit(decoder.logits)
+    _, weights = greedy(decoder, memory, jnp.array([length]), length)
     np.testing.assert_array_equal(weights[0, 0], np.eye(length))
     found = logits(memory, jnp.array([length]), jnp.zeros((1, length), int))
     np.testing.assert_allclose(found, decoder.output(memory), atol=1e-4)
@@ -87,7 +96,7 @@ def test_after_a_key_that_says_so_it_begins_again():
     length = 97
     memory = np.random.default_rng(0).standard_normal((1, length, DIM)).astype(np.float32)
     memory[0, :, 1] = np.arange(length) == length - 1
-    _, weights = decoder.greedy(jnp.asarray(memory), jnp.array([length]), 2 * length)
+    _, weights = greedy(decoder, memory, np.array([length]), 2 * length)
     np.testing.assert_array_equal(weights[0, 0], np.tile(np.eye(length), (2, 1)))
 
 
@@ -97,9 +106,14 @@ def test_a_gradient_goes_back_to_earlier_steps_in_part():
     shift[0, REACH - 1] = 3.0
     location.previous[...] = jnp.asarray(shift)
     seen = jnp.asarray(np.random.default_rng(2).random((1, 1, TIME + 1)), jnp.float32)
-    drawn, pull = jax.vjp(lambda seen: location(seen, jnp.zeros_like(seen)), seen)
+
+    @jax.jit
+    def pulled(seen):
+        drawn, pull = jax.vjp(lambda seen: location(seen, jnp.zeros_like(seen)), seen)
+        return drawn, *pull(jnp.ones_like(drawn))
+
+    drawn, slope = pulled(seen)
     np.testing.assert_allclose(drawn[0, 0, :-1], GAIN * 3.0 * seen[0, 0, 2:], rtol=1e-6)
-    (slope,) = pull(jnp.ones_like(drawn))
     np.testing.assert_allclose(slope[0, 0, 2:], np.full(TIME - 1, FLOW * GAIN * 3.0))
 
 
@@ -109,7 +123,7 @@ def test_a_sparse_weight_leaks_a_gradient_to_keys_without_weight():
     leaking = leaky(sparsemax)
     np.testing.assert_array_equal(leaking(scores, where), [0.0, 1.0, 0.0, 0.0, 0.0])
     found, hard, soft = (
-        np.asarray(jax.jacobian(f)(scores, where)) for f in (leaking, sparsemax, softmax)
+        np.asarray(jax.jit(jax.jacobian(f))(scores, where)) for f in (leaking, sparsemax, softmax)
     )
     np.testing.assert_allclose(found, LEAK * soft + (1 - LEAK) * hard, atol=1e-7)
     assert np.all(hard == 0)
@@ -148,7 +162,7 @@ def test_a_decoder_with_weights_of_zero_takes_part_of_the_gradient_of_softmax(
             )
             return jnp.sum(logits**2)
 
-        return jax.tree.leaves(jax.grad(total)(parameters))
+        return jax.tree.leaves(jax.jit(jax.grad(total))(parameters))
 
     pairs = zip(slope(0.5), slope(0.0), strict=True)
     assert any(not np.array_equal(some, none) for some, none in pairs) == leaks

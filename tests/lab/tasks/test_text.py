@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import assert_same_bits
+from small import assert_same_bits, sample
 
 from attention.lab.tasks.batch import END, PAD, RESERVED
 from attention.lab.tasks.text import SHIPPED_TEXT, decode, encode, read_text
@@ -109,7 +109,7 @@ def test_the_shipped_text_can_be_split():
 
 def test_training_examples_are_pieces_of_training_lines(text):
     train = [line.encode() for line in lines_of(text.train)]
-    drawn = pieces(text.sample(jax.random.key(0), 499))
+    drawn = pieces(sample(text, jax.random.key(0), 499))
     assert all(any(piece in line for line in train) for piece in drawn)
     assert all(drawn)
 
@@ -118,7 +118,7 @@ def test_training_examples_are_pieces_of_training_lines(text):
 def test_a_share_of_the_training_examples_are_crops(fraction, low, high):
     text = read_text(TEXT, MAX_LENGTH, crop_fraction=fraction)
     train = set(lines_of(text.train))
-    drawn = pieces(text.sample(jax.random.key(0), 499))
+    drawn = pieces(sample(text, jax.random.key(0), 499))
     share = np.mean([piece.decode(errors="replace") not in train for piece in drawn])
     assert low <= share <= high
 
@@ -127,11 +127,11 @@ def test_crops_begin_and_end_anywhere():
     text = read_text(b"abcd\nabcde\nabcdef", 6, crop_fraction=1.0)
     (line,) = [line.encode() for line in lines_of(text.train)]
     every = {line[i:j] for i in range(len(line)) for j in range(i + 1, len(line) + 1)}
-    assert set(pieces(text.sample(jax.random.key(0), 1999))) == every
+    assert set(pieces(sample(text, jax.random.key(0), 1999))) == every
 
 
 def test_the_same_key_gives_the_same_batch_and_another_does_not(text):
-    first, again, other = (text.sample(jax.random.key(n), 31) for n in (0, 0, 1))
+    first, again, other = (sample(text, jax.random.key(n), 31) for n in (0, 0, 1))
     assert_same_bits(first, again)
     assert pieces(first) != pieces(other)
 

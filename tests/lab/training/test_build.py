@@ -2,6 +2,7 @@ import dataclasses
 import sys
 import textwrap
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -272,9 +273,12 @@ def first_update(gradient, parameter=0.0, **changes):
     at_once = {"optimizer.warmup_fraction": 0.0, "optimizer.learning_rate": 0.5}
     optimizer = build(small(at_once | changes), None).optimizer
     parameters = {"w": jnp.full(2, parameter)}
-    return optimizer.update({"w": jnp.array(gradient)}, optimizer.init(parameters), parameters)[0][
-        "w"
-    ]
+
+    @jax.jit
+    def change(gradient, parameters):
+        return optimizer.update(gradient, optimizer.init(parameters), parameters)[0]
+
+    return change({"w": jnp.array(gradient)}, parameters)["w"]
 
 
 def test_sgd_follows_the_gradient_and_adam_its_sign():

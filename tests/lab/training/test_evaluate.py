@@ -1,6 +1,7 @@
 import dataclasses
 from collections import Counter
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -44,19 +45,26 @@ def text():
 
 def shares_one_by_one(experiment, state, batch, number=0):
     """The metrics of a replica, counted as they are defined."""
-    model = experiment.model(replica(state.parameters, number))
-    output = model.reconstruct(
-        batch.source, batch.source_length, batch.target.shape[1], batch.question
+
+    @jax.jit
+    def reconstruct(parameters, source, length, question):
+        steps = batch.target.shape[1]
+        return experiment.model(parameters).reconstruct(source, length, steps, question)
+
+    output = reconstruct(
+        replica(state.parameters, number), batch.source, batch.source_length, batch.question
     )
+    tokens, weights = map(np.asarray, (output.tokens, output.weights))
+    target, alignment = map(np.asarray, (batch.target, batch.alignment))
     exact, right, aligned, departing, comparable = [], [], [], 0, 0
-    for n in range(len(batch.source)):
-        counted = range(int(batch.target_length[n]))
-        right_here = [int(output.tokens[n, t] == batch.target[n, t]) for t in counted]
+    for n, length in enumerate(np.asarray(batch.target_length)):
+        counted = range(length)
+        right_here = [int(tokens[n, t] == target[n, t]) for t in counted]
         exact.append(all(right_here))
         right += right_here
-        heads = np.asarray(output.weights[n])
+        heads = weights[n]
         maps = [heads.mean(axis=0), *heads]
-        aligned += [[int(m[t].argmax() == batch.alignment[n, t]) for m in maps] for t in counted]
+        aligned += [[int(m[t].argmax() == alignment[n, t]) for m in maps] for t in counted]
         looked_at = Counter(int(maps[0][t].argmax()) for t in counted)
         departing += len(counted) - max(looked_at.values())
         comparable += len(counted) - 1

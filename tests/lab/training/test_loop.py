@@ -265,16 +265,23 @@ def spoilt(monkeypatch):
     def spoil(*numbers):
         def initial_state(experiment):
             state = original(experiment)
-            nan = jax.tree.map(lambda x: x.at[np.array(numbers)].set(np.nan), state.parameters)
-            return replace(state, parameters=nan)
+
+            def nan(leaf):
+                array = np.array(leaf)
+                array[list(numbers)] = np.nan
+                return jax.device_put(array, leaf.sharding)
+
+            return replace(state, parameters=jax.tree.map(nan, state.parameters))
 
         monkeypatch.setattr(loop, "initial_state", initial_state)
 
     return spoil
 
 
-def test_a_run_with_a_failed_replica_finishes_the_others_and_says_so(spoilt, tmp_path, at_step):
-    settings = small({"num_seeds": 3, "seed": 7})
+def test_a_run_with_a_failed_replica_finishes_the_others_and_says_so(
+    settings, spoilt, tmp_path, at_step
+):
+    settings = settings.model_copy(update={"num_seeds": 3, "seed": 7})
     spoilt(1)
     at_step(10, lambda: signal.raise_signal(signal.SIGINT))
     status, shown = train_quietly(settings, tmp_path / "run")
@@ -299,10 +306,11 @@ def test_a_run_with_a_failed_replica_finishes_the_others_and_says_so(spoilt, tmp
     assert "nothing to do" in shown
 
 
-def test_training_cannot_go_on_when_every_replica_failed(spoilt, tmp_path):
+def test_training_cannot_go_on_when_every_replica_failed(settings, spoilt, tmp_path):
+    settings = settings.model_copy(update={"num_seeds": 3})
     spoilt(0, 1, 2)
     with pytest.raises(TrainingError, match=r"^at step 4 with seed 0, 1, 2 the loss is nan "):
-        train_quietly(small({"num_seeds": 3}), tmp_path / "run")
+        train_quietly(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
 
 
