@@ -42,4 +42,4 @@ def test_a_command_can_be_named(tmp_path, number, status):
 def test_a_command_that_there_is_not_is_refused(tmp_path, arguments):
     status, out, err = run(tmp_path, "SIGINT", "-m", "attention_lab", *arguments)
     assert (status, out) == (2, "")
-    assert err == "error: name a command: train, eval, sweep, claims, benchmark, repeat\n"
+    assert err == "error: name a command: train, eval, sweep, claims, benchmark, repeat, docs\n"

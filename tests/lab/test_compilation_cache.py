@@ -108,7 +108,7 @@ def test_machines_and_versions_do_not_share(home, monkeypatch):
         )
         assert folder() != usual
     with monkeypatch.context() as patch:
-        patch.setattr(compilation_cache.jaxlib, "__version__", "0.0.1")
+        patch.setattr(compilation_cache.jax, "__version__", "0.0.1")
         assert folder() != usual
     assert folder() == usual
 

@@ -155,7 +155,7 @@ def test_the_shortest_and_longest_lengths_are_allowed():
 
 
 def test_lists_that_are_too_long_are_told_in_a_short_line():
-    for path, value in [("eval.lengths", (1,) * 10**6), ("replicas", ({},) * 10**6)]:
+    for path, value in [("eval.lengths", (1,) * 10_007), ("replicas", ({},) * 65_537)]:
         with pytest.raises(UsageError, match=rf"^config\.{path}=\(") as refusal:
             read_settings(changed(path, value))
         assert len(str(refusal.value)) < 300

@@ -15,10 +15,11 @@ from attention.lab.documented import meanings
 from attention.lab.fields import Section, options_of
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoders import ENCODERS
-from attention.lab.settings import Settings, decoder_of, encoder_of, task_of
+from attention.lab.settings import LARGEST_FLOAT, Settings, decoder_of, encoder_of, task_of
 from attention.lab.tasks.catalogue import TASKS
 from attention.normalizers import NORMALIZERS
 from attention.scores import SCORES, find_score
+from attention.sizes import LARGEST
 
 WIDTH = 80  # of a line of help
 BOUNDS = {"ge": "from {}", "gt": "above {}", "le": "to {}", "lt": "to below {}"}
@@ -117,7 +118,7 @@ def described(info: FieldInfo) -> str:
         words.format(_plain(getattr(bound, name)))
         for name, words in BOUNDS.items()
         for bound in info.metadata
-        if getattr(bound, name, None) is not None
+        if getattr(bound, name, None) not in (None, LARGEST, LARGEST_FLOAT)
     ]
     return " ".join([_type(info.annotation), *bounds])
 

@@ -17,6 +17,7 @@ from attention.lab.benchmarks.problems import mlp_plain
 from attention.lab.benchmarks.program import PARTS
 from attention.lab.benchmarks.showing import print_section
 from attention.lab.commands import benchmark
+from attention.lab.errors import TrainingError
 from attention.lab.repository import ROOT
 
 EVERYWHERE = {"plain JAX", "picked", "dense", "streaming"}
@@ -93,7 +94,7 @@ def test_both_spellings_of_a_flag_are_taken(run, monkeypatch, tmp_path, flags, g
 
     def stop(**asked):
         given.update(asked)
-        raise OSError("that is enough")
+        raise TrainingError("that is enough")
 
     monkeypatch.setattr(benchmark, "setting", stop)
     monkeypatch.setattr(benchmark, "_is_installed", lambda package: True)

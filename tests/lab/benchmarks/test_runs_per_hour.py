@@ -20,14 +20,14 @@ def test_runs_per_hour_are_those_of_each_way(run, monkeypatch, capsys):
     flags = ["--sweep", "--runs=2", "--jobs=3", "--together=5", "--rounds=2"]
     assert run(*flags, "--config.train.steps=7") == 0
     assert {line[0] for line in ran} == {"-m"}
-    assert [line[1].rpartition(".")[2] for line in ran] == ["train", "train", "sweep", "sweep"] * 2
-    assert [line[3] for line in ran[:2]] == ["--config.seed=0", "--config.seed=1"]
-    assert ran[2][3:6] == ["--seeds=2", "--together=1", "--jobs=3"]
-    assert ran[3][3:4] == ["--seeds=5"]
+    assert [line[2] for line in ran] == ["train", "train", "sweep", "sweep"] * 2
+    assert [line[4] for line in ran[:2]] == ["--config.seed=0", "--config.seed=1"]
+    assert ran[2][4:7] == ["--seeds=2", "--together=1", "--jobs=3"]
+    assert ran[3][4:5] == ["--seeds=5"]
     assert {line[-1] for line in ran} == {"--config.train.steps=7"}
     for line in ran:
         assert importlib.util.find_spec(line[1]) is not None
-        assert Path(line[2].removeprefix("--config=")).is_file()
+        assert Path(line[3].removeprefix("--config=")).is_file()
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "| one after another | 2 | 10.0 | 720 | 1.00 |",  # 8 and 12 s
         "| 3 jobs | 2 | 4.5 | 1600 | 2.30 |",  # 5 and 4 s

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from absl.testing import flagsaver
+from command_lines import usual_signals
 from rich.console import Console
 
 from attention.lab.claims import CLAIMS
@@ -26,7 +27,7 @@ def call(monkeypatch, capsys):
 
     def script(*arguments):
         monkeypatch.setattr(sys, "argv", ["claims.py", *arguments])
-        with pytest.raises(SystemExit) as end:
+        with usual_signals(), pytest.raises(SystemExit) as end:
             runpy.run_path(str(ROOT / "scripts" / "claims.py"), run_name="__main__")
         flagsaver.restore_flag_values(usual, command.FLAGS)
         return end.value.code, *capsys.readouterr()

@@ -68,7 +68,7 @@ def test_a_task_that_draws_the_same_may_take_the_place_of_another():
 def test_where_a_chosen_task_or_decoder_does_not_fit_the_config_says_for_what_it_is():
     with pytest.raises(UsageError) as refusal:
         settings_of("long", ["--config.task.name=sort"])
-    assert str(refusal.value).startswith("config.eval.lengths=64: ")
+    assert str(refusal.value).startswith("config.eval.lengths=1024: ")
     assert str(refusal.value).endswith(
         "; the config long is made for config.task.name=copy, for the task 'sort' there is"
         " --config=sort"

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from command_lines import COPY, ROOT, TINY, run
@@ -49,11 +48,11 @@ def test_training_that_fails_is_told_in_one_line(monkeypatch):
 def test_a_run_lies_in_a_folder_of_its_own_whatever_the_flags(monkeypatch, here):
     paths = []
 
-    def train(command, **_):
+    def train(command, *_, **__):
         paths.append(Path(command[-1].removeprefix("--workdir=")))
-        return SimpleNamespace(returncode=5)
+        return 5
 
-    monkeypatch.setattr("subprocess.run", train)
+    monkeypatch.setattr(repeat, "call", train)
     for flag in ("--config.name=x", "--config.name=y" * 20, "--config.optimizer.name=adam"):
         run(monkeypatch, REPEAT, COPY, flag[:99], "--seeds=7")
     config = f"--config={ROOT / 'configs' / 'text.py'}"

@@ -223,5 +223,6 @@ def test_a_run_of_replicas_with_numbers_of_their_own_fails_and_is_evaluated_one_
         (2, 1),
     }
     evaluate(tmp_path / "run", None, None, Console(file=io.StringIO()), replica=2)
-    (alone,) = json.loads((tmp_path / "run" / "eval.json").read_text())["replicas"]
+    (file,) = (tmp_path / "run").glob("eval-step7-replica2*.json")
+    (alone,) = json.loads(file.read_text())["replicas"]
     assert alone == found[2]
