@@ -155,15 +155,8 @@ def test_context_is_the_equation_in_loops(kind):
     assert_close(both_contexts(*args, mask)[0], expected, FORWARD)
 
 
-# What a mask allows has nothing to do with what is computed from queries and keys: the two forms
-# whose programs are small meet every mask.
-@pytest.mark.parametrize(
-    ("kind", "mask"),
-    [
-        *((kind, mask) for kind in (KeyOnly, InnerProduct) for mask in MASKS),
-        *((kind, mask) for kind in (Additive, Pairwise) for mask in ("none", EVERY_MASK)),
-    ],
-)
+@pytest.mark.parametrize("mask", MASKS)
+@every_form
 def test_context_is_that_in_float64(kind, mask):
     args, mask, allowed = problem(kind, mask)
     with jax.enable_x64(True):
