@@ -6,6 +6,7 @@ another that has the same home. So JAX decides what is kept and by which key; th
 """
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -17,6 +18,7 @@ import jax
 
 # A run of the copy task takes half a megabyte.
 MOST_BYTES = 2**29
+LOOKED_AFTER = 1 / 1024  # of these: to look at all files for each would take long
 ENABLED = "JAX_ENABLE_COMPILATION_CACHE"  # JAX reads this at its start
 DIGEST_BYTES = hashlib.sha256().digest_size
 # What `/proc/cpuinfo` says of the code that a processor can run, on Intel's and on Arm's.
@@ -66,6 +68,7 @@ class ProgramFiles:
     def __init__(self, folder: Path):
         self._path = folder  # so JAX calls it
         self._is_writable = True
+        self._bytes_written = math.inf  # since this process last looked for room, if it ever did
 
     def get(self, key: str) -> bytes | None:
         """The program of this key; None if there is none that is whole."""
@@ -89,7 +92,10 @@ class ProgramFiles:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             temporary.write_bytes(hashlib.sha256(program).digest() + program)
             os.replace(temporary, self._path / key)
-            self._make_room()
+            self._bytes_written += len(program)
+            if self._bytes_written >= MOST_BYTES * LOOKED_AFTER:
+                self._bytes_written = 0
+                self._make_room()
         except FileNotFoundError:
             return  # another process made room, and took this for old
         except OSError as error:

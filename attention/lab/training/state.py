@@ -1,5 +1,6 @@
 """The training state: all that changes in training, and what a checkpoint holds."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -80,19 +81,26 @@ def restored_state(directory: Path, experiment: Experiment, step: int | None = N
 
 def _make_all(experiment: Experiment) -> Callable[[Replica], TrainState]:
     def make(replica: Replica) -> TrainState:
-        parameters = experiment.initial_parameters(stream_key(replica.seed, Stream.PARAMETERS))
-        return TrainState(
-            jnp.zeros((), jnp.int32),
-            parameters,
-            experiment.optimizer.init(parameters),
-            jnp.full((), Status.TRAINING, jnp.int32),
-        )
+        key = stream_key(replica.seed, Stream.PARAMETERS)
+        return _begun(experiment, experiment.initial_parameters(key))
 
     return over_replicas(make, experiment.mesh)
 
 
+def _begun(experiment: Experiment, parameters: Parameters) -> TrainState:
+    """The state of one replica before the first update."""
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        parameters,
+        experiment.optimizer.init(parameters),
+        jnp.full((), Status.TRAINING, jnp.int32),
+    )
+
+
 def _shapes(experiment: Experiment) -> TrainState:
-    return jax.eval_shape(_make_all(experiment), all_replicas(experiment.settings))
+    count = experiment.settings.num_replicas
+    alone = jax.eval_shape(functools.partial(_begun, experiment), experiment.shapes)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), alone)
 
 
 def state_places(experiment: Experiment) -> TrainState:
