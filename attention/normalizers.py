@@ -225,8 +225,8 @@ def find_normalizer(
         inspect.signature(normalizer).bind(None, where=None)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"normalizer={normalizer!r} must be hashable, and be called as"
-            f" (scores, where=…) -> weights: {error}"
+            f"normalizer={getattr(normalizer, '__qualname__', normalizer)} must be hashable, and be"
+            f" called as (scores, where=…) -> weights: {error}"
         ) from error
     guards_itself = isinstance(normalizer, (Softmax, Sigmoid, Guarded))
     if guards_itself or normalizer in (sparsemax, entmax15):

@@ -225,7 +225,7 @@ def read_option(option: Option, value: Any, path: str) -> Any:
 def missing(path: str, annotation: Any) -> UsageError:
     """The error that a field without a default has no value."""
     what = "a section of fields" if is_section(annotation) else type_name(annotation)
-    return UsageError(f"{path} is missing: {what}")
+    return UsageError(f"{path} is missing: {what}; give it by --{path}=")
 
 
 def reason(error: Mapping[str, Any]) -> str:

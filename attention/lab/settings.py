@@ -328,12 +328,15 @@ def _in_a_line(section: Any, errors: Sequence[Any]) -> str:
 
 def _one_line(section: Any, error: Any) -> str:
     *sections, name = error["loc"]
-    path = ".".join(map(str, ("config", *error["loc"])))
-    if error["type"] == "missing":
+    path, against = ".".join(map(str, ("config", *error["loc"]))), reason(error)
+    if error["type"] in ("missing", "extra_forbidden") and "replicas" not in sections:
         for part in sections:
             section = section.model_fields[part].annotation
-        return str(missing(path, section.model_fields[name].annotation))
+        if error["type"] == "missing":
+            return str(missing(path, section.model_fields[name].annotation))
+        of = ".".join(map(str, ("config", *sections)))
+        against = f"{of} has {', '.join(section.model_fields)}"
     value = repr(as_tuples(error["input"]))
     if len(value) > TOLD_CHARACTERS:
         value = f"{value[:TOLD_CHARACTERS]}…"
-    return f"{path}={value}: {reason(error)}"
+    return f"{path}={value}: {against}"

@@ -167,7 +167,9 @@ def test_a_type_in_words(annotation, name):
 )
 def test_an_option_without_a_default_is_missing_until_it_is_given(mine, score, told):
     settings = read(score=f"mine_fields:{score}")
-    with pytest.raises(UsageError, match=rf"^config\.score\.options\.{told}$"):
+    with pytest.raises(
+        UsageError, match=rf"^config\.score\.options\.{told}; give it by --config\."
+    ):
         build(settings, None)
 
 
@@ -180,7 +182,7 @@ def test_an_option_without_a_default_is_missing_until_it_is_given(mine, score, t
     ],
 )
 def test_so_is_a_field_of_a_task_a_decoder_or_an_encoder(mine, choice, told):
-    with pytest.raises(UsageError, match=rf"^config\.{told}$"):
+    with pytest.raises(UsageError, match=rf"^config\.{told}; give it by --config\."):
         read(f"--config.{choice}", score="mlp")
 
 

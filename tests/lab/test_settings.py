@@ -154,6 +154,13 @@ def test_the_shortest_and_longest_lengths_are_allowed():
     assert small({"eval.lengths": (1, LENGTHS)}).eval.lengths == (1, LENGTHS)
 
 
+def test_a_field_that_there_is_not_is_told_with_those_there_are():
+    with pytest.raises(UsageError, match=r"^config\.train\.step=5: config\.train has .*steps, "):
+        read_settings(changed("train.step", 5))
+    with pytest.raises(UsageError, match=r"^config\.name_=5: config has name, "):
+        read_settings(changed("name_", 5))
+
+
 def test_lists_that_are_too_long_are_told_in_a_short_line():
     for path, value in [("eval.lengths", (1,) * 10_007), ("replicas", ({},) * 65_537)]:
         with pytest.raises(UsageError, match=rf"^config\.{path}=\(") as refusal:

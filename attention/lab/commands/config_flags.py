@@ -27,6 +27,8 @@ def settings_of(named: str | None, rest: Sequence[str]) -> Settings:
     Raises:
       UsageError: there is no such file, field or value, or something else is left.
     """
+    if named is None:
+        refuse([argument for argument in rest if not argument.startswith("-")])
     config = _load(named)
     _refuse_other_data(named, config, rest)
     with told_what_config_suits(named, rest):

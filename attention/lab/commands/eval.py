@@ -1,13 +1,14 @@
 """Evaluate a trained run: `python eval.py --workdir runs/copy-mlp --lengths 8,16`.
 
-Where the package is installed, `attention-eval` is the same command.
-The config and the data travel with the run; nothing else is needed. Without `--lengths`, those of
-the config are evaluated, and the table shows the worst and the longest; `--lengths all` shows every
-one. What is measured goes into the run: to eval.json if it is what training measured at its end, or
-to a file whose name says what it is, such as eval-step300-lengths-8,16.json. Of a run with several
-seeds, `--replica 0` evaluates the first alone; `--step 500` takes an older checkpoint, if it is
-kept. With `--text`, a run of the config `text` reconstructs that line instead, and one of
-`cmudict` pronounces that word.
+Where the package is installed, `attention-eval` is the same command. The config and the data travel
+with the run; nothing else is needed, but for code of your own that the config names.
+
+Without `--lengths`, those of the config are evaluated, and the table shows the worst and the
+longest; `--lengths all` shows every one. What is measured goes into the run: to eval.json if it is
+what training measured at its end, or to a file whose name says what it is, such as
+eval-step300-lengths-8,16.json. Of a run with several seeds, `--replica 0` evaluates the first
+alone; `--step 500` takes an older checkpoint, if it is kept. With `--text`, a run of the config
+`text` reconstructs that line instead, and one of `cmudict` pronounces that word.
 """
 
 import os

@@ -22,7 +22,7 @@ have this package.
 
 The same command again skips the trials that are done, goes on with those that are half done and
 tries those again that failed; so does a command that asks for more trials in the same folder. The
-workdir gets results.csv, a row for each trial, and with the extra `bench` curves.png, and
+workdir gets results.csv, a row for each trial, and with the extra `figures` curves.png, and
 fields.png, which shows what each field does. The ranks are printed: mean ± standard deviation over
 seeds.
 """
@@ -131,8 +131,7 @@ def _sweep(rest: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # the accelerator is for those who train
     with told_what_config_suits(CONFIG.value, rest):
         for group in in_groups(trials, TOGETHER.value):
-            settings = join([trial.settings for trial in group])
-            build(settings, read_source(settings))
+            _try(group)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with engine if left(folder, trials) else nullcontext():
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +163,17 @@ def _trials(named: str, config_flags: Sequence[str]) -> list[Trial]:
     for values in extremes(space, asked[0]):
         config.settings(values)  # what is out of range is told, whether it was drawn or not
     return make_trials(config.settings, asked, SEEDS.value, config.asked_by)
+
+
+def _try(group: Sequence[Trial]) -> None:
+    """Refuses a group that cannot be built, with the values that were asked for."""
+    settings = join([trial.settings for trial in group])
+    try:
+        build(settings, read_source(settings))
+    except UsageError as error:
+        asked_by = "--random" if RANDOM.value else "--grid"
+        asked = f"{asked_by} {group[0].configuration}: " if group[0].configuration else ""
+        raise UsageError(f"{asked}{error}") from error.__cause__
 
 
 def _hash_of(trials: Sequence[Trial]) -> str:

@@ -37,7 +37,7 @@ class SweptConfig:
             asked = " ".join(f"{name}={value}" for name, value in values.items())
             raise UsageError(
                 f"{self.asked_by} {asked}: {error}" if values else str(error)
-            ) from None
+            ) from error.__cause__
 
     def refuse_twice(self, swept: Collection[str]) -> None:
         """Refuses to sweep a field that the config's name or a flag sets.

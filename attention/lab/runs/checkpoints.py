@@ -132,15 +132,22 @@ def restore(directory: Path, like: Arrays, step: int | None = None) -> dict[str,
       step: the step to restore, in updates completed; None for the newest intact step.
 
     Raises:
-      UsageError: there is no checkpoint of this step, or no checkpoint is intact.
+      UsageError: there is no checkpoint of this step, no checkpoint is intact, or its arrays have
+        other names or shapes.
     """
     chosen = -1
     with hosts.in_agreement():
         if hosts.is_first():
             chosen = _choose(directory, step)
     path = directory.resolve() / str(hosts.from_first(chosen))
-    with _checkpointer() as checkpointer:
-        return checkpointer.restore(path, dict(like))
+    try:
+        with _checkpointer() as checkpointer:
+            return checkpointer.restore(path, dict(like))
+    except ValueError as error:  # in which Orbax lists all arrays
+        raise UsageError(
+            f"{path}: its arrays have other names or shapes than those of the model, whose code has"
+            " changed since"
+        ) from error
 
 
 def _choose(directory: Path, step: int | None) -> int:

@@ -202,7 +202,7 @@ def _values(row: Mapping[str, Any], replicas: Sequence[Any], task: Named) -> dic
     by_head = row.get(BY_HEAD) or []
     # Head 1 of a replica has nothing to do with head 1 of another.
     if len(replicas) == 1 and len(by_head) > 1:
-        shares |= {f"head {number}": share for number, share in enumerate(by_head)}
+        shares |= {f"alignment head {number}": share for number, share in enumerate(by_head)}
     return shares
 
 

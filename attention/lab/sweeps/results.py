@@ -46,11 +46,10 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
     else:
         console.print("nothing is drawn: matplotlib is in the extra `figures`")
     console.print(f"in {folder}: {', '.join(files)}", soft_wrap=True)
-    done = next((result for _, result in rows if _is_done(result)), None)
-    if done:
+    if done := best(rows):
         run = folder / done["group"]
         console.print(
-            f"next: {command('eval')} --workdir {run} --replica {done['replica']}",
+            f"next, for the best: {command('eval')} --workdir {run} --replica {done['replica']}",
             soft_wrap=True,
             highlight=False,
         )
@@ -126,6 +125,12 @@ def print_ranks(rows: Sequence[Row], console: Console) -> None:
     title = "test, mean ± sd over seeds"
     # A sweep of seeds alone has a single row, and nothing that sets it apart.
     print_table(console, title, swept or measured[:1], measured if swept else measured[1:])
+
+
+def best(rows: Sequence[Row]) -> Result | None:
+    """The first result of the configuration that ranks first; None while there is no result."""
+    ranked = max(by_configuration(rows).values(), key=lambda trials: _ranked(trials)[0])
+    return next((result for _, result in ranked if _is_done(result)), None)
 
 
 def _ranked(rows: Sequence[Row]) -> tuple[tuple[float, ...], dict[str, Any], list[str]]:

@@ -143,6 +143,7 @@ def _build(
         if lines_of(error, own) and not _field_of(error, settings):
             raise
         raise UsageError(_blame(settings, error)) from (error if own else None)
+    _refuse_empty(shapes)
     rule = make_optimizer(settings.optimizer, settings.train.steps)
     experiment = Experiment(
         settings,
@@ -155,6 +156,14 @@ def _build(
     )
     _check_devices(experiment)
     return experiment
+
+
+def _refuse_empty(shapes: Parameters) -> None:
+    """Refuses parameters without a number in them, which no checkpoint can hold."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        if 0 in leaf.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UsageError(f"the parameter {name} has the shape {leaf.shape}: no size may be 0")
 
 
 def _make_task(settings: Settings, source: bytes | None) -> Task:

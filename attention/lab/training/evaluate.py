@@ -18,7 +18,7 @@ from attention.lab.parallel.replicas import all_replicas, over_replicas, seeds
 from attention.lab.tasks.batch import Batch
 from attention.lab.tasks.task import Pixels
 from attention.lab.training.build import Experiment, Parameters
-from attention.lab.training.state import Status, TrainState, abstract_state, replicas_with
+from attention.lab.training.state import Status, TrainState, replicas_with
 from attention.lab.training.streams import Stream, stream_key
 from attention.lab.training.update import zeros
 
@@ -52,15 +52,6 @@ class Evaluator:
         model = self._experiment.model(parameters)
         time = batch.target.shape[1]
         return model.reconstruct(batch.source, batch.source_length, time, batch.question)
-
-    def prepare(self) -> None:
-        """Draws the validation examples and compiles the program that looks at them.
-
-        It may be called in another thread, while the device or the compiler is at work.
-        """
-        examples, _ = self._validation
-        parameters = abstract_state(self._experiment).parameters
-        self._look.lower(parameters, examples, np.zeros(len(self._seeds), np.int_)).compile()
 
     def report(self, state: TrainState, split: str, lengths: Sequence[int] = ()) -> Report:
         """The metrics of a split.

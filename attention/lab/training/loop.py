@@ -121,8 +121,6 @@ def _train_to_end(
         train_until = make_train(experiment)
         if not _is_over(state, settings):
             interruption.answer = answer_while_compiling()
-            if not hosts.are_several():  # whose programs must be the same, one by one
-                session.prepare()
             with display.during("compiling"):
                 state, _ = train_until(state, task, step)  # no update: compilation alone
         while not _is_over(state, settings) and not interruption.reached():

@@ -1,7 +1,6 @@
 """What happens between updates: logging, evaluation and saving."""
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
@@ -49,17 +48,7 @@ class Session:
         self._checkpoints = checkpoints
         self._evaluator = Evaluator(experiment)
         self._num_parameters = experiment.num_parameters
-        self._prepared: Future[None] | None = None
         self._started = time.perf_counter()
-
-    def prepare(self) -> None:
-        """Begins to prepare evaluations, in another thread: the first will not have to wait.
-
-        If that fails, the evaluation itself will tell.
-        """
-        thread = ThreadPoolExecutor(1, thread_name_prefix="evaluation")
-        self._prepared = thread.submit(self._evaluator.prepare)
-        thread.shutdown(wait=False)
 
     def record(self, state: TrainState, metrics: Metrics) -> None:
         """Logs the newest updates, and tells which replicas failed in them.
@@ -116,7 +105,6 @@ class Session:
         step = completed(state)
         try:
             with self._display.during("evaluating"):
-                wait(() if self._prepared is None else (self._prepared,))
                 report = self._evaluator.report(state, "validation")
                 pixels = self._evaluator.picture(state)
         except Exception:  # in a user's own task, say: no update is lost by it

@@ -69,8 +69,7 @@ def evaluate(
     if replica is not None or given not in ((), of_config) or step != _trained_to(run):
         name = _name(step, replica, given if given != of_config else ())
     run.write(name, {"step": step, **report})
-    if name != "eval.json":
-        console.print(f"in {run.path / name}", highlight=False, soft_wrap=True)
+    console.print(f"in {run.path / name}", highlight=False, soft_wrap=True)
 
 
 def _trained_to(run: Run) -> int | None:

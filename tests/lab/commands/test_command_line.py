@@ -62,6 +62,7 @@ BAD = {
         ["--config.train.stepz", "shard_parameters, steps"],
     ),
     "no_dashes": ([COPY, "config.train.steps=5"], ["'config.train.steps=5' is not a flag", "--"]),
+    "no_flag": (["copy"], ["'copy' is not a flag"]),
     "no_file": (["--config=configs/missing.py"], ["configs/missing.py"]),
 }
 

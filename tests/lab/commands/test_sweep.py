@@ -14,6 +14,7 @@ from small_sweeps import FILE, SPACE, SWEEP, finish, is_locked, space_file, tria
 from attention.lab.sweeps.folder import begin, make_group
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]
+DIM = ["--grid score=dot: ", "config.model.dim=5: must be even"]
 KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38", "--workdir=sweep"]
 
 
@@ -42,6 +43,7 @@ KILLED = ["--grid=score=linear,dot", "--grid=optimizer.learning_rate=1e-3,3e38",
         (["--config.num_seeds=2"], ["config.num_seeds=2", "--seeds"]),
         (["--grid=optimizer.weight_decay=0,0.1"], ["weight_decay=0.1: only adamw"]),
         (["--grid=model.heads=1,3"], ["config.model.heads=3", "config.model.dim=4"]),
+        (["--grid=score=dot", "--config.model.mixer=gru", "--config.model.dim=5"], DIM),
         (["--seeds=0"], ["--seeds=0"]),
         (["--together=0"], ["--together=0"]),
         (["--jobs=none"], ["--jobs=none"]),

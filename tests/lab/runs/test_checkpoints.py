@@ -1,3 +1,4 @@
+import gc
 import shutil
 
 import jax
@@ -135,6 +136,19 @@ def test_a_directory_without_checkpoints_is_refused(tmp_path):
         restore(tmp_path, LIKE)
     with pytest.raises(UsageError, match="no checkpoint here"):
         restore(tmp_path / "nowhere", LIKE)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_arrays_of_another_name_or_shape_are_refused(two_steps):
+    renamed, reshaped = vars(LIKE).copy(), vars(LIKE).copy()
+    renamed["parameters"] = {"other": LIKE.parameters}
+    reshaped["parameters"] = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*leaf.shape, 3), leaf.dtype), LIKE.parameters
+    )
+    for like in (renamed, reshaped):
+        with pytest.raises(UsageError, match="1000: its arrays have other names or shapes"):
+            restore_arrays(two_steps, like)
+    gc.collect()  # what Orbax left open: the warning is of this test, not of those that follow
 
 
 def test_what_was_not_committed_is_no_checkpoint(saved):

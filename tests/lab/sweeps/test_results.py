@@ -9,7 +9,7 @@ from small import small
 from small_sweeps import finish
 
 from attention.lab.sweeps.folder import make_group, result_of
-from attention.lab.sweeps.results import accuracy_of, curves, outcomes, print_ranks
+from attention.lab.sweeps.results import accuracy_of, best, curves, outcomes, print_ranks
 from attention.lab.sweeps.trials import Trial
 
 
@@ -38,6 +38,17 @@ def test_an_outcome_is_a_mean_over_seeds(begun):
     group.record()
     rows = [(trial, result_of(folder, trial)) for trial in trials]
     assert outcomes(rows) == [({"score": "linear"}, pytest.approx(0.15))]  # 0.1 and 0.2
+
+
+def test_the_best_is_a_run_of_the_configuration_that_ranks_first(begun):
+    _, trials = begun
+    rows = []
+    for number, exact in enumerate([0.25, 0.75, 0.5]):
+        metrics = {"exact_match": exact, "token_accuracy": 0.5, "alignment_accuracy": None}
+        result = {"status": "done", "replica": number, "test": {"all": metrics, "by_length": {}}}
+        rows.append((Trial({"score": f"own{number}", "seed": 7}, trials[0].settings), result))
+    assert best(rows) == rows[1][1]
+    assert best([(trial, None) for trial in trials]) is None
 
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]

@@ -36,6 +36,11 @@ MY_SCORES = """
     def a_vector(query, key):
         return query * key
 
+    class Empty(Distance):
+        def __init__(self, query_dim, key_dim, *, rngs):
+            super().__init__(query_dim, key_dim, rngs=rngs)
+            self.nothing = nnx.Param(jnp.zeros((3, 0)))
+
     NUMBER = 3
 """
 
@@ -295,3 +300,8 @@ def test_a_gradient_is_clipped_by_its_norm():
 def test_adamw_decays_the_weights():
     found = first_update([0.0, 0.0], parameter=4.0, name="adamw", weight_decay=0.1)
     np.testing.assert_allclose(found, -0.5 * 0.1 * 4.0, atol=1e-6)
+
+
+def test_a_parameter_without_a_number_is_refused(my_lab):
+    with pytest.raises(UsageError, match=r"the parameter .*nothing has the shape \(.*0\): "):
+        build(small(score=f"{my_lab}:Empty"), None)

@@ -47,7 +47,7 @@ def test_the_table_has_a_row_a_length_and_a_column_a_head(finished, tmp_path):
     shown = shown_by(evaluate, run, None, [2, 3])
     assert f"{run}, step 13, test" in shown
     shares = ("token accuracy", "exact match", "alignment accuracy", "query dependence")
-    for word in (*shares, "head 0", "head 1"):
+    for word in (*shares, "alignment head 0", "alignment head 1"):
         assert word in shown
     rows = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
     assert rows == ["all", "2", "3"]
@@ -71,7 +71,7 @@ def test_lengths_replace_those_of_the_config_and_no_file_of_training(finished, t
 def test_the_lengths_of_the_config_leave_the_file_of_training_as_it_is(finished, tmp_path, lengths):
     run = copy_of(finished, tmp_path)
     before = files(run)
-    assert "\nin " not in shown_by(evaluate, run, None, lengths)
+    assert shown_by(evaluate, run, None, lengths).endswith(f"\nin {run / 'eval.json'}\n")
     assert written(run, before) == set()
 
 
