@@ -14,7 +14,7 @@ Contenders are `attend` by every implementation and by its pick, plain JAX as a 
 and PyTorch (extra `bench`). Arrays are projected already. `linear` is measured with one
 query (pooling) and with one query a key (causal). On a machine with other work, set
 OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads spin in vain. Writes table.md, table.json and, if
-matplotlib is there (extra `bench`), cost.png: time against length, by the pick and by plain JAX.
+matplotlib is there (extra `figures`), cost.png: time against length, by the pick and by plain JAX.
 
     python scripts/benchmark.py --sweep
     python scripts/benchmark.py --training
@@ -23,7 +23,6 @@ are two more benchmarks, of trained runs per hour and of the time of an update i
 `--help` to read about either.
 """
 
-import importlib.util
 import json
 import os
 import re
@@ -43,6 +42,7 @@ from attention.lab.benchmarks.contenders import PICKED, PLAIN
 from attention.lab.benchmarks.measuring import rows_of, setting
 from attention.lab.benchmarks.showing import plot, print_section, section
 from attention.lab.benchmarks.sizes import SCORES, Size, cases, lengths
+from attention.lab.commands import packages
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.flag_readers import Reader, above_zero, is_not, listed, positive
 from attention.lab.commands.places import folder_for
@@ -124,7 +124,7 @@ def main() -> NoReturn:
 
 def _cost(rest: list[str]) -> int:
     refuse(rest)
-    torch = TORCH.value and not NO_TORCH.value and _is_installed("torch")
+    torch = TORCH.value and not NO_TORCH.value and packages.is_installed("torch")
     asked = {"rounds": COST_ROUNDS.value, "memory_gb": MEMORY_GB.value}
     scores, measure = SCORES_ASKED.value or SCORES, partial(rows_of, **asked)
     output = folder_for("--output", OUTPUT.value)
@@ -144,7 +144,7 @@ def _cost(rest: list[str]) -> int:
         report["sweep"] += measure(*case, torch=False, only=(PICKED, PLAIN))
     (output / "table.md").write_text("\n\n".join(["# What attention costs", *sections]) + "\n")
     (output / "table.json").write_text(json.dumps(report, indent=1) + "\n")
-    if _is_installed("matplotlib"):
+    if packages.is_installed("matplotlib"):
         plot(report["sweep"], report["setting"]["device"], output / "cost.png")
     else:
         print("\ncost.png is not drawn: matplotlib is in the extra `figures`")
@@ -169,15 +169,10 @@ def _runs_per_hour(rest: list[str]) -> int:
 
 def _training(rest: list[str]) -> int:
     refuse(rest)
-    if not _is_installed("torch"):
-        raise UsageError("torch is not installed; it is in the extra 'bench'")
+    packages.require("torch", "bench")
     for line in training.report(TRAINING_ROUNDS.value, UPDATES.value):
         print(line, flush=True)
     return 0
-
-
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 if __name__ == "__main__":

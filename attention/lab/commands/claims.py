@@ -11,7 +11,6 @@ The page is written anew after each claim. Needs the extras `tasks` (digits) and
 `figures`.
 """
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -23,7 +22,8 @@ from attention.lab.claims import CLAIMS
 from attention.lab.claims.cache import Cache
 from attention.lab.claims.page import write_page
 from attention.lab.claims.size import FULL, QUICK, Size
-from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.command_line import define_compilation_cache, refuse, run
+from attention.lab.commands.packages import require
 from attention.lab.commands.places import file_for, folder_for
 from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
@@ -44,9 +44,7 @@ RUNS = flags.DEFINE_string(
 REFRESH = flags.DEFINE_boolean(
     "refresh", False, "run again what other sources than the present made", flag_values=FLAGS
 )
-COMPILATION_CACHE = flags.DEFINE_boolean(
-    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
-)
+COMPILATION_CACHE = define_compilation_cache(FLAGS)
 
 PACKAGES = {"matplotlib": "figures", "sklearn": "tasks"}  # by the extra that has them
 
@@ -62,7 +60,8 @@ def _claims(rest: list[str]) -> int:
     size, numbers = _size(), _numbers(ONLY.value)
     page = file_for("--page", _or_of_the_checkout(PAGE.value, "docs/claims.md"))
     cache = Cache(folder_for("--runs", _or_of_the_checkout(RUNS.value, "runs/claims")))
-    _check_packages()
+    for package, extra in PACKAGES.items():
+        require(package, extra)
     console = Console()
     try:
         for number in numbers:
@@ -97,12 +96,6 @@ def _numbers(text: str | None) -> list[int]:
         choices = f"numbers of claims, {min(CLAIMS)} to {max(CLAIMS)}, such as 4,6"
         raise UsageError(f"--only: {text!r} is not {choices}")
     return numbers
-
-
-def _check_packages() -> None:
-    for package, extra in PACKAGES.items():
-        if importlib.util.find_spec(package) is None:
-            raise UsageError(f"{package} is not installed; it is in the extra {extra!r}")
 
 
 if __name__ == "__main__":

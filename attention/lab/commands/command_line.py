@@ -71,6 +71,16 @@ def _told(error: Exception, *, whole: bool) -> str:
     return f"{line} (--traceback shows all)"
 
 
+def define_compilation_cache(flag_values: flags.FlagValues) -> flags.FlagHolder[bool]:
+    """The flag of a command that keeps compiled programs, or not: see `keep_compiled_programs`."""
+    return flags.DEFINE_boolean(
+        "compilation_cache",
+        True,
+        "keep compiled programs for the next run",
+        flag_values=flag_values,
+    )
+
+
 def parse(
     flag_values: flags.FlagValues,
     arguments: Sequence[str],

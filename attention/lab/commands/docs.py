@@ -7,16 +7,15 @@ three scores on the copy task. Needs the extra `figures`. The site is then built
 `mkdocs build --strict` (extra `docs`).
 """
 
-import importlib.util
-from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 
 from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.packages import require
+from attention.lab.commands.places import folder_for
 from attention.lab.docs.gallery import page
 from attention.lab.docs.pictures import draw_score, draw_trained
-from attention.lab.errors import UsageError
 from attention.lab.repository import ROOT
 from attention.scores import SCORES
 
@@ -37,9 +36,8 @@ def main() -> NoReturn:
 
 def _write(rest: list[str]) -> int:
     refuse(rest)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("matplotlib is missing: install the extra figures")
-    folder = Path(OUTPUT.value)
+    require("matplotlib", "figures")
+    folder = folder_for("--output", OUTPUT.value)
     for name in ("scores", "images"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "scores.md").write_text(page(), encoding="utf-8")

@@ -18,7 +18,7 @@ from typing import NoReturn
 from absl import flags
 from rich.console import Console
 
-from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.command_line import define_compilation_cache, refuse, run
 from attention.lab.commands.places import folder_for
 from attention.lab.compilation_cache import keep_compiled_programs
 from attention.lab.errors import UsageError
@@ -38,9 +38,7 @@ LENGTHS = flags.DEFINE_string(
 TEXT = flags.DEFINE_string(
     "text", None, "a line to reconstruct, or a word to pronounce", flag_values=FLAGS
 )
-COMPILATION_CACHE = flags.DEFINE_boolean(
-    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
-)
+COMPILATION_CACHE = define_compilation_cache(FLAGS)
 
 
 def main() -> NoReturn:

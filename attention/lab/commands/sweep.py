@@ -37,7 +37,7 @@ import jax
 from absl import flags
 from rich.console import Console
 
-from attention.lab.commands.command_line import run
+from attention.lab.commands.command_line import define_compilation_cache, run
 from attention.lab.commands.config_flags import settings_of, told_what_config_suits
 from attention.lab.commands.places import folder_for
 from attention.lab.commands.swept_config import SweptConfig
@@ -106,9 +106,7 @@ WORKDIR = flags.DEFINE_string(
     "where to keep the sweep (default: runs/sweep-<config>-<hash>)",
     flag_values=FLAGS,
 )
-COMPILATION_CACHE = flags.DEFINE_boolean(
-    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
-)
+COMPILATION_CACHE = define_compilation_cache(FLAGS)
 
 WIDTH = 120  # of tables that go to a file
 

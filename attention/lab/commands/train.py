@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import flags
 from rich.console import Console
 
-from attention.lab.commands.command_line import refuse, run
+from attention.lab.commands.command_line import define_compilation_cache, refuse, run
 from attention.lab.commands.config_flags import settings_of, told_what_config_suits
 from attention.lab.commands.places import folder_for
 from attention.lab.compilation_cache import keep_compiled_programs
@@ -42,9 +42,7 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "which of them this is, from 0", flag_values=FLAGS
 )
-COMPILATION_CACHE = flags.DEFINE_boolean(
-    "compilation_cache", True, "keep compiled programs for the next run", flag_values=FLAGS
-)
+COMPILATION_CACHE = define_compilation_cache(FLAGS)
 
 
 def main() -> NoReturn:

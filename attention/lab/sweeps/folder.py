@@ -127,10 +127,13 @@ def _result_file(folder: Path, trial: Trial) -> Path:
     return (by_id if by_id.exists() else folder / "trials" / trial.name) / "result.json"
 
 
-def check(folder: Path, trials: Sequence[Trial]) -> None:
+def check(folder: Path, trials: Sequence[Trial]) -> bool:
     """Refuses a folder that holds anything but a sweep of these trials, or of some of them.
 
     A sweep of which nothing has come to a checkpoint has nothing to lose: it may be another.
+
+    Returns:
+      Whether it holds such another sweep.
 
     Raises:
       UsageError: the folder holds something else; the message names a difference.
@@ -139,10 +142,12 @@ def check(folder: Path, trials: Sequence[Trial]) -> None:
     if not file.exists():
         if folder.exists() and (not folder.is_dir() or any(_content(folder))):
             raise UsageError(f"--workdir={folder}: is there and holds no sweep (no sweep.json)")
-        return
+        return False
     there, now = json.loads(file.read_text()), _listed(trials)
-    if there.items() <= now.items() or _is_fruitless(folder):
-        return
+    if there.items() <= now.items():
+        return False
+    if _is_fruitless(folder):
+        return True
     common = there.keys() & now.keys()
     difference = f"{len(there)} trials there, {len(now)} now, {len(common)} common"
     if there.keys() == now.keys():
@@ -168,16 +173,13 @@ def begin(folder: Path, trials: Sequence[Trial]) -> bool:
     Raises:
       UsageError: the folder has come to hold something else, as in `check`.
     """
-    check(folder, trials)  # again, now that no other process can change the folder
-    file = folder / "sweep.json"
-    is_other = file.exists() and not (
-        json.loads(file.read_text()).items() <= _listed(trials).items()
-    )
+    is_other = check(folder, trials)  # again, now that no other process can change the folder
     if is_other:
         for name in ("groups", "trials"):
             shutil.rmtree(folder / name, ignore_errors=True)
     # Before all else, since this file says what the folder is for.
-    write_atomically(file, json.dumps(_listed(trials), indent=1) + "\n")
+    listed = json.dumps(_listed(trials), indent=1) + "\n"
+    write_atomically(folder / "sweep.json", listed)
     (folder / "groups").mkdir(exist_ok=True)
     for file in (folder / "groups").glob("*.json"):
         Group(folder, file.stem).record()

@@ -27,7 +27,6 @@ from attention.lab.settings import (
     encoder_of,
     task_of,
 )
-from attention.lab.tasks.batch import Batch
 from attention.lab.tasks.task import Task
 from attention.lab.training.limits import (
     check_encoder,
@@ -131,15 +130,15 @@ def _build(
     check_encoder(settings)
     check_model(settings)
     check_questions(settings, task)
+    own = own_parts(settings)
     try:
         model = nnx.eval_shape(lambda: _make_model(settings, task, jax.random.key(0)))
         model_def, state = nnx.split(model)
         shapes = nnx.to_pure_dict(state)
         forward = _trace(settings, task, model_def, shapes)
-        if own_parts(settings):
+        if own:
             jax.eval_shape(lambda parameters: _try(settings, task, model_def, parameters), shapes)
     except (TypeError, ValueError, OverflowError) as error:
-        own = own_parts(settings)
         if lines_of(error, own) and not _field_of(error, settings):
             raise
         raise UsageError(_blame(settings, error)) from (error if own else None)
@@ -242,19 +241,13 @@ def _trace(
 
 def _try(settings: Settings, task: Task, model_def: nnx.GraphDef, parameters: Parameters) -> None:
     """Calls whatever a user wrote, which may fail anywhere: no more than a look at the shapes."""
-    model = nnx.merge(model_def, parameters)
     batch = task.sample(jax.random.key(0), settings.train.batch_size)
-    _try_gradient(model, batch)
-    _try_evaluation(model, task, settings.eval)
-
-
-def _try_gradient(model: Reconstructor, batch: Batch) -> None:
-    model_def, parameters = nnx.split(model)
 
     def total(parameters: Parameters) -> Array:
         return jnp.sum(nnx.merge(model_def, parameters).logits(batch))
 
-    jax.grad(total)(nnx.to_pure_dict(parameters))
+    jax.grad(total)(parameters)
+    _try_evaluation(nnx.merge(model_def, parameters), task, settings.eval)
 
 
 def _try_evaluation(model: Reconstructor, task: Task, settings: EvalSettings) -> None:

@@ -25,9 +25,8 @@ from attention.lab.training.update import zeros
 SPLITS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 Report = dict[str, Any]
-Examples = dict[
-    str, np.ndarray | Array
-]  # the fields of a Batch, whose shapes allow no axis of replicas
+# The fields of a Batch, whose shapes allow no axis of replicas.
+Examples = dict[str, np.ndarray | Array]
 
 
 class Evaluator:

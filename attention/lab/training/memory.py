@@ -19,12 +19,12 @@ from attention.attend import ALGORITHMS, SCOPE
 from attention.lab.choices import NO_ATTENTION, score_options
 from attention.lab.errors import UsageError
 from attention.lab.parallel.capacity import memory_of
-from attention.lab.parallel.devices import places
 from attention.lab.parallel.replicas import takes_turns
 from attention.lab.settings import Settings, decoder_of
 from attention.lab.tasks.batch import Batch
 from attention.lab.training.arrays import bytes_of, largest_array, scopes
 from attention.lab.training.build import Experiment
+from attention.lab.training.state import abstract_state
 from attention.lab.training.update import cross_entropy
 
 # What a gradient keeps of a batch was 3 to 50 times the largest array, in the configs of this
@@ -225,20 +225,17 @@ class _Memory:
         return self._each(largest_array(program) // self._sharers)
 
     def _state(self) -> Parts:
-        shapes = self._experiment.shapes
-        optimizer = jax.eval_shape(self._experiment.optimizer.init, shapes)
-        return {"parameters": self._kept(shapes), "optimizer": self._kept(optimizer)}
+        state = abstract_state(self._experiment)
+        return {
+            "parameters": self._kept(state.parameters),
+            "optimizer": self._kept(state.optimizer),
+        }
 
-    def _kept(self, shapes: PyTree) -> int:
-        """The bytes of arrays that there are of every replica, on the devices that count here."""
-        count = self._settings.num_replicas
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shapes
-        )
+    def _kept(self, arrays: PyTree) -> int:
+        """The bytes of arrays of all replicas, on the devices that count here."""
         shares = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(place.shard_shape(leaf.shape), leaf.dtype),
-            like,
-            places(like, self._experiment.mesh, split=self._is_split),
+            lambda leaf: jax.ShapeDtypeStruct(leaf.sharding.shard_shape(leaf.shape), leaf.dtype),
+            arrays,
         )
         return bytes_of(shares) * self._sharing
 

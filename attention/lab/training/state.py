@@ -58,10 +58,11 @@ def initial_state(experiment: Experiment) -> TrainState:
 
 def abstract_state(experiment: Experiment) -> TrainState:
     """The shapes, dtypes and places of the state of all replicas, at no cost."""
+    shapes = _shapes(experiment)
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        _shapes(experiment),
-        state_places(experiment),
+        shapes,
+        _places(experiment, shapes),
     )
 
 
@@ -105,8 +106,11 @@ def _shapes(experiment: Experiment) -> TrainState:
 
 def state_places(experiment: Experiment) -> TrainState:
     """On which devices each array of the state of all replicas lies, in the form of the state."""
-    split = experiment.settings.train.shard_parameters
-    return places(_shapes(experiment), experiment.mesh, split=split)
+    return _places(experiment, _shapes(experiment))
+
+
+def _places(experiment: Experiment, shapes: TrainState) -> TrainState:
+    return places(shapes, experiment.mesh, split=experiment.settings.train.shard_parameters)
 
 
 def completed(state: TrainState) -> int:

@@ -16,7 +16,7 @@ from attention.lab.benchmarks.jax_contenders import jax_program
 from attention.lab.benchmarks.problems import mlp_plain
 from attention.lab.benchmarks.program import PARTS
 from attention.lab.benchmarks.showing import print_section
-from attention.lab.commands import benchmark
+from attention.lab.commands import benchmark, packages
 from attention.lab.errors import TrainingError
 from attention.lab.repository import ROOT
 
@@ -97,7 +97,7 @@ def test_both_spellings_of_a_flag_are_taken(run, monkeypatch, tmp_path, flags, g
         raise TrainingError("that is enough")
 
     monkeypatch.setattr(benchmark, "setting", stop)
-    monkeypatch.setattr(benchmark, "_is_installed", lambda package: True)
+    monkeypatch.setattr(packages, "is_installed", lambda package: True)
     assert run(*flags, f"--output={tmp_path}") == 1
     assert given == {"rounds": 9, "memory_gb": gigabytes, "torch": torch}
 

@@ -3,18 +3,18 @@
 from small import small
 
 from attention.lab.benchmarks import training
-from attention.lab.commands import benchmark
+from attention.lab.commands import benchmark, packages
 
 
 def test_without_pytorch_it_says_where_that_is(run, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "_is_installed", lambda package: False)
+    monkeypatch.setattr(packages, "is_installed", lambda package: False)
     assert run("--training") == 2
     told = "error: torch is not installed; it is in the extra 'bench'\n"
     assert capsys.readouterr().err == told
 
 
 def test_its_flags_reach_it_and_what_it_tells_is_printed(run, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "_is_installed", lambda package: True)
+    monkeypatch.setattr(packages, "is_installed", lambda package: True)
     monkeypatch.setattr(benchmark.training, "report", lambda *asked: map(str, asked))
     assert run("--training", "--rounds=3", "--updates=7") == 0
     assert capsys.readouterr().out == "3\n7\n"

@@ -16,6 +16,7 @@ from attention.lab.claims.experiments import experiment
 from attention.lab.claims.results import Result
 from attention.lab.claims.size import FULL, QUICK
 from attention.lab.commands import claims as command
+from attention.lab.commands import packages
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,7 +40,7 @@ def call(monkeypatch, capsys):
 def asked(monkeypatch):
     """Notes what the command asks for, in the place of doing it."""
     notes = []
-    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: name)  # all is installed
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: name)  # all is installed
 
     class Noted:
         def __init__(self, number):
@@ -76,7 +77,7 @@ def test_a_bad_flag_is_told_in_a_line(call, asked, flags, told):
 @pytest.mark.parametrize(("package", "extra"), [("matplotlib", "figures"), ("sklearn", "tasks")])
 def test_a_missing_package_is_told_with_its_extra(call, asked, monkeypatch, package, extra):
     monkeypatch.setattr(
-        command.importlib.util, "find_spec", lambda name: None if name == package else name
+        packages.importlib.util, "find_spec", lambda name: None if name == package else name
     )
     status, _, err = call("--quick")
     told = f"error: {package} is not installed; it is in the extra '{extra}'\n"
