@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from attention.algorithms import (
     additive,
@@ -25,11 +25,14 @@ from attention.algorithms import (
     sharded,
     streaming,
 )
-from attention.algorithms.request import PLATFORMS, Algorithm, Request, check, keeps_pairs
-from attention.biases import Bias
-from attention.forms import Form
-from attention.masks import Mask
+from attention.algorithms.request import PLATFORMS, Algorithm, Request, keeps_pairs
+from attention.biases import GivenBias
+from attention.dropout import Dropout
+from attention.forms import Form, accumulator
+from attention.masks import GivenMask
 from attention.normalizers import Normalizer, find_normalizer
+from attention.prepare import Positions, cleaned, prepared
+from attention.score_mods import GivenScoreMod
 
 # By the names that `implementation` takes. Of algorithms with equal costs the first is picked.
 ALGORITHMS: dict[str, Algorithm] = {
@@ -48,9 +51,13 @@ def attend(
     form: Form,
     values: Float[Array, "*lead keys value_dim"],
     *,
-    mask: Mask | None = None,
-    bias: Bias | None = None,
+    mask: GivenMask = None,
+    bias: GivenBias = None,
+    score_mod: GivenScoreMod = None,
     normalizer: str | Normalizer = "softmax",
+    dropout: Dropout | None = None,
+    query_positions: Int[Array, "*#batch queries"] | None = None,
+    key_positions: Int[Array, "*#batch keys"] | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query: the values, mixed by the normalized scores.
@@ -58,16 +65,28 @@ def attend(
     Every leaf of `form` carries the same leading axes as `values`, such as
     `[batch, heads]`; so may the leaves of `mask`, aligned from the left.
 
+    What no query may attend to might as well be absent: keys and values there may hold anything,
+    NaN too. A score of −∞ masks its pair, wherever it comes from.
+
     Args:
       form: the scores of all pairs.
       values: what is mixed.
-      mask: which query may attend to which key. A query that may attend to none gets a
-        context of zero.
-      bias: what positions add to the scores, see `attention.biases`.
+      mask: which query may attend to which key: a mask of `attention.masks`, a boolean array that
+        broadcasts to `[*lead, queries, keys]`, `"causal"`, or a plain function `(i, j) -> bool` of
+        two indices. A query that may attend to none gets a context of zero.
+      bias: what positions add to the scores: a bias of `attention.biases`, an array that broadcasts
+        to `[*lead, queries, keys]`, a plain function `(i, j) -> number`, or several of these.
+      score_mod: what is made of each score, bias included, before the normalizer: a function
+        `(score, i, j) -> score`, see `attention.score_mods`.
       normalizer: from scores to weights: a key of `NORMALIZERS`, a normalizer of
         `attention.normalizers`, or the user's own function, see `find_normalizer`.
+      dropout: which weights are dropped, see `attention.dropout`.
+      query_positions: where the queries stand, for bias, score_mod, and masks that compare
+        positions; None for 0, 1, …
+      key_positions: where the keys stand.
       implementation: a key of `ALGORITHMS` forces that algorithm, which says so if it cannot
-        serve this request; None picks the algorithm of least cost, for each platform by itself.
+        serve this request; None picks the algorithm of least cost, for each platform by itself;
+        and "dense" where a size is but a symbol, in a program for export.
         All algorithms are exact; `attention.algorithms` has a file for each of them. On an
         NVIDIA GPU None picks "cudnn" for inner products in half precision where it can: that
         algorithm has reverse mode only, so name "streaming" for forward mode.
@@ -76,12 +95,15 @@ def attend(
       ValueError: shapes do not fit, a name is unknown, or the request is impossible; the
         message names what was given, what is possible, and what stands in the way of the rest.
     """
-    request = _checked(Request(form, values, mask, bias, find_normalizer(normalizer)))
+    positions = Positions(query_positions, key_positions)
+    request = cleaned(
+        prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions)
+    )
     obstacles = {name: algorithm.obstacle(request) for name, algorithm in ALGORITHMS.items()}
     possible = [name for name, obstacle in obstacles.items() if obstacle is None]
     if implementation is not None and implementation not in possible:
         raise ValueError(_refusal(implementation, request, obstacles))
-    if not (request.num_queries and request.num_keys):
+    if request.is_empty:
         return _nothing(request)
     if implementation is not None:
         return _attend_by(implementation, request)
@@ -92,16 +114,26 @@ def attend_with_weights(
     form: Form,
     values: Float[Array, "*lead keys value_dim"],
     *,
-    mask: Mask | None = None,
-    bias: Bias | None = None,
+    mask: GivenMask = None,
+    bias: GivenBias = None,
+    score_mod: GivenScoreMod = None,
     normalizer: str | Normalizer = "softmax",
+    dropout: Dropout | None = None,
+    query_positions: Int[Array, "*#batch queries"] | None = None,
+    key_positions: Int[Array, "*#batch keys"] | None = None,
 ) -> tuple[Float[Array, "*lead queries value_dim"], Float[Array, "*lead queries keys"]]:
     """`attend`, and the weights; there being weights to return, always dense.
 
     The arguments and errors are those of `attend`. The weights of a query are over all keys,
-    zero where the mask rules a key out.
+    zero where the mask rules a key out, and those that the context was mixed with: less what the
+    dropout drops.
     """
-    request = _checked(Request(form, values, mask, bias, find_normalizer(normalizer)))
+    positions = Positions(query_positions, key_positions)
+    request = cleaned(
+        prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions)
+    )
+    if request.is_empty:
+        return _nothing(request), jnp.zeros(request.shape, accumulator(values.dtype))
     return dense.attend_with_weights(request)
 
 
@@ -111,9 +143,13 @@ def attend_sharded(
     *,
     mesh: Mesh,
     axis: str,
-    mask: Mask | None = None,
-    bias: Bias | None = None,
+    mask: GivenMask = None,
+    bias: GivenBias = None,
+    score_mod: GivenScoreMod = None,
     normalizer: str | Normalizer = "softmax",
+    dropout: Dropout | None = None,
+    query_positions: Int[Array, "*#batch queries"] | None = None,
+    key_positions: Int[Array, "*#batch keys"] | None = None,
 ) -> Float[Array, "*lead queries value_dim"]:
     """`attend`, with the keys and values in equal shares on the devices along a mesh axis.
 
@@ -128,20 +164,25 @@ def attend_sharded(
       axis: the name of the mesh axis for the keys.
       mask: which query may attend to which key, by their indices among all.
       bias: what positions add to the scores, by their indices among all.
-      normalizer: `softmax` or `sigmoid`, by name or as an object.
+      score_mod: what is made of each score, by the indices of the pair among all.
+      normalizer: `softmax`, `softmax_sink` or `sigmoid`, by name or as an object.
+      dropout: which weights are dropped: the same as on one device.
+      query_positions: where the queries stand, as for `attend`.
+      key_positions: where all keys stand.
 
     Raises:
       ValueError: shapes do not fit, or the request is impossible; the message names what
         was given and what is possible.
     """
-    normalizer = find_normalizer(normalizer, sharded.NORMALIZERS)
-    request = _checked(Request(form, values, mask, bias, normalizer))
     if axis not in mesh.axis_names:
         raise ValueError(f"axis={axis!r} is not of the mesh; choose {', '.join(mesh.axis_names)}")
+    normalizer = find_normalizer(normalizer, sharded.NORMALIZERS)
+    positions = Positions(query_positions, key_positions)
+    request = prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions)
     obstacle = sharded.obstacle(request)
     if obstacle is not None:
         raise ValueError(obstacle)
-    if not (request.num_queries and request.num_keys):
+    if request.is_empty:
         return _nothing(request)
     return sharded.attend(request, mesh, axis)
 
@@ -153,6 +194,9 @@ def pick(request: Request, possible: Iterable[str]) -> dict[str, str]:
       request: what is asked.
       possible: the names of the algorithms without an obstacle to this request.
     """
+
+    if not request.has_fixed_sizes:
+        return dict.fromkeys(PLATFORMS, "dense")
 
     def cheapest(names: list[str], platform: str) -> str:
         return min(names, key=lambda name: ALGORITHMS[name].cost(request, platform))
@@ -199,13 +243,8 @@ def _attend_by(name: str, request: Request) -> Array:
         return ALGORITHMS[name].attend(request)
 
 
-def _checked(request: Request) -> Request:
-    check(request)
-    return request
-
-
 def _nothing(request: Request) -> Array:
-    """The context of queries that have no key, or of no query."""
+    """The context of queries that have no key, of no query, or of a batch of none."""
     values = request.values
     return jnp.zeros((*request.lead, request.num_queries, values.shape[-1]), values.dtype)
 

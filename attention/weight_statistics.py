@@ -7,11 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from attention.algorithms.tiles import Tile, Tiles, cut
-from attention.biases import Bias
+from attention.algorithms.tiles import Tile, Tiles, cut_problem
+from attention.biases import GivenBias
 from attention.forms import Form, num_leading_axes, size_of
-from attention.masks import Mask
+from attention.masks import GivenMask
+from attention.prepare import Positions, only_reachable, pair_functions
 from attention.pytrees import register_dataclass
+from attention.reach import reachable_keys
+from attention.score_mods import GivenScoreMod
 
 
 @register_dataclass
@@ -43,8 +46,11 @@ class Statistics:
 def statistics(
     form: Form,
     *,
-    mask: Mask | None = None,
-    bias: Bias | None = None,
+    mask: GivenMask = None,
+    bias: GivenBias = None,
+    score_mod: GivenScoreMod = None,
+    query_positions: Int[Array, "*#batch queries"] | None = None,
+    key_positions: Int[Array, "*#batch keys"] | None = None,
     top_k: int = 1,
     lead: int | None = None,
 ) -> Statistics:
@@ -52,8 +58,11 @@ def statistics(
 
     Args:
       form: the scores of all pairs.
-      mask: which query may attend to which key.
-      bias: what positions add to the scores.
+      mask: which query may attend to which key, as for `attend`.
+      bias: what positions add to the scores, as for `attend`.
+      score_mod: what is made of each score, as for `attend`.
+      query_positions: where the queries stand, as for `attend`.
+      key_positions: where the keys stand.
       top_k: how many of the largest weights to return.
       lead: how many leading axes the form has, 2 for `[batch, heads]`. The form shows it, but for
         a `Pairwise` form whose queries are a pytree of several arrays.
@@ -62,14 +71,33 @@ def statistics(
       ValueError: shapes do not fit, or `top_k` is not between 1 and the number of keys.
     """
     lead = num_leading_axes(form) if lead is None else lead
-    num_queries, num_keys = size_of(form, lead)
-    if mask is not None:
-        mask.check(num_queries, num_keys)
-    if not 1 <= top_k <= num_keys:
-        raise ValueError(f"top_k={top_k}: must be from 1 to the number of keys, {num_keys}")
-    tiles, floats, others = cut(form, None, mask, bias, jax.tree.leaves(form)[0].shape[:lead])
+    shape = (*jax.tree.leaves(form)[0].shape[:lead], *size_of(form, lead))
+    if not 1 <= top_k <= shape[-1]:
+        raise ValueError(f"top_k={top_k}: must be from 1 to the number of keys, {shape[-1]}")
+    positions = Positions(query_positions, key_positions)
+    mask, bias, score_mod = pair_functions(mask, bias, score_mod, positions, shape)
+    if 0 in shape:
+        return _of_nothing(shape, top_k)
+    form, _ = only_reachable(form, (), reachable_keys(mask, bias, shape))
+    tiles, floats, others = cut_problem(
+        form, None, shape[:lead], mask=mask, bias=bias, score_mod=score_mod
+    )
     held = tiles.scan(jax.checkpoint(_add), _nothing(tiles, top_k), floats, others)
     return jax.tree.map(tiles.join, _finish(held))
+
+
+def _of_nothing(shape: tuple[int, ...], top_k: int) -> Statistics:
+    """The statistics of no query, or of a batch of none."""
+    rows, numbers = shape[:-1], jnp.zeros(shape[:-1])
+    return Statistics(
+        log_normalizer=numbers,
+        entropy=numbers,
+        max_weight=numbers,
+        max_index=jnp.zeros(rows, jnp.int32),
+        position=numbers,
+        top_weights=jnp.zeros((*rows, top_k)),
+        top_indices=jnp.zeros((*rows, top_k), jnp.int32),
+    )
 
 
 @register_dataclass

@@ -45,8 +45,8 @@ def request_obstacle(request: Request) -> str | None:
         return f"the form must be InnerProduct, not {type(form).__name__}"
     if not isinstance(request.normalizer, Softmax):
         return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
-    if request.bias is not None:
-        return "it takes no bias of positions"
+    if request.depends_on_pairs:
+        return "it takes no bias of positions, no score_mod and no dropout of ours"
     arrays = [form.queries, form.keys, values]
     arrays += [] if form.key_bias is None else [form.key_bias]
     dtypes = {array.dtype.name for array in arrays}

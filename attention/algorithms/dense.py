@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention.algorithms.request import Request
-from attention.biases import Bias
-from attention.forms import Additive, Form, Pairwise, accumulator
+from attention.forms import Additive, Form, Pairwise
 from attention.masks import Mask
 
 KEEPS_PAIRS = True  # the scores and the weights
@@ -68,26 +67,39 @@ def mix(
         the function `scores` above, or a faster one for a form it knows.
       request: what to attend to.
     """
-    lead, values = request.lead, request.values
-    pairs = scores_of(collapse(request.form, lead))
-    shape = (*lead, *pairs.shape[1:])
+    lead, values, shape = request.lead, request.values, request.shape
+    query_index, key_index = all_indices(shape)
+    pairs = scores_of(collapse(request.form, lead)).reshape(shape)
     if request.bias is not None:
-        pairs = pairs + collapse(all_biases(request.bias, shape), lead).astype(pairs.dtype)
-    allowed = allowed_pairs(request.mask, shape)
-    if allowed is not None:
-        allowed = collapse(jnp.broadcast_to(allowed, shape), lead)
-    weights = request.normalizer(pairs, where=allowed)
-    context = jnp.matmul(
-        weights.astype(values.dtype),
-        collapse(values, lead),
-        preferred_element_type=accumulator(values.dtype),
-    ).astype(values.dtype)
-    return context.reshape(*lead, *context.shape[1:]), weights.reshape(shape)
+        bias = jnp.broadcast_to(request.bias(query_index, key_index), shape)
+        pairs = pairs + bias.astype(pairs.dtype)
+    if request.score_mod is not None:
+        pairs = request.score_mod(pairs, query_index, key_index).astype(pairs.dtype)
+    weights = request.normalizer(pairs, where=allowed_pairs(request.mask, shape))
+    if request.dropout is not None:
+        weights = weights * request.dropout.factors(lead, query_index, key_index).astype(
+            weights.dtype
+        )
+    context = product(collapse(weights, lead), collapse(values, lead))
+    return context.reshape(*lead, *context.shape[1:]), weights
 
 
-def all_biases(bias: Bias, shape: tuple[int, ...]) -> Float[Array, "*lead queries keys"]:
-    """The bias of all pairs, for scores of this shape."""
-    return jnp.broadcast_to(bias(jnp.arange(shape[-2]), jnp.arange(shape[-1])), shape)
+def product(
+    weights: Float[Array, "batch queries keys"], values: Float[Array, "batch keys value_dim"]
+) -> Float[Array, "batch queries value_dim"]:
+    """The values mixed by the weights, in the dtype of the values.
+
+    Weights are not narrowed to the dtype of the values: in float16, a weight of one key among a
+    million would lose most of its digits.
+    """
+    context = jnp.matmul(weights, values.astype(weights.dtype))
+    return context.astype(values.dtype)
+
+
+def all_indices(shape: tuple[int, ...]) -> tuple[Int[Array, " queries"], Int[Array, " keys"]]:
+    """The indices of all queries and of all keys, for scores of this shape."""
+    num_queries, num_keys = shape[-2:]
+    return jnp.arange(num_queries, dtype=jnp.int32), jnp.arange(num_keys, dtype=jnp.int32)
 
 
 def allowed_pairs(
@@ -96,7 +108,7 @@ def allowed_pairs(
     """The mask as an array that broadcasts against scores of this shape, or None for no mask."""
     if mask is None:
         return None
-    return mask.evaluate(jnp.arange(shape[-2]), jnp.arange(shape[-1]), len(shape) - 2)
+    return mask.evaluate(*all_indices(shape), len(shape) - 2)
 
 
 def collapse(tree: PyTree, lead: tuple[int, ...]) -> PyTree:

@@ -1,13 +1,15 @@
 """Softmax attention for inner products, through `jax.nn.dot_product_attention`."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from attention.algorithms import dense
-from attention.algorithms.dense import all_biases, allowed_pairs
+from attention.algorithms.dense import all_indices, allowed_pairs
 from attention.algorithms.request import Request
-from attention.forms import InnerProduct
+from attention.forms import InnerProduct, accumulator
 from attention.normalizers import Softmax, normalizer_name
 
 KEEPS_PAIRS = True  # the weights
@@ -17,6 +19,8 @@ def obstacle(request: Request) -> str | None:
     """The form must be `InnerProduct` and the normalizer softmax: no more does the kernel know."""
     if not isinstance(request.form, InnerProduct):
         return f"the form must be InnerProduct, not {type(request.form).__name__}"
+    if request.score_mod is not None or request.dropout is not None:
+        return "the kernel takes no score_mod and no dropout"
     if not isinstance(request.normalizer, Softmax):
         return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
     return None
@@ -30,31 +34,47 @@ def cost(request: Request, platform: str) -> float:
 
 def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query. The query bias cancels in the softmax."""
-    form, values, mask, bias = request.form, request.values, request.mask, request.bias
+    form, values, lead, shape = request.form, request.values, request.lead, request.shape
     assert isinstance(form, InnerProduct)
+    dtype = accumulator(form.queries.dtype, form.keys.dtype, values.dtype)
     value_dim = values.shape[-1]
     width = max(
         value_dim, form.queries.shape[-1]
     )  # the kernel wants queries, keys and values of equal width
-    lead = values.shape[:-2]
-    shape = (*form.queries.shape[:-1], values.shape[-2])
-    allowed = allowed_pairs(mask, shape)
-    biases = [] if form.key_bias is None else [form.key_bias[..., None, :]]
-    biases += [] if bias is None else [all_biases(bias, shape).astype(form.queries.dtype)]
+    bias, allowed = _bias_and_allowed(request)
     context = jax.nn.dot_product_attention(
-        _time_major(_pad(form.queries, width)),
-        _time_major(_pad(form.keys, width)),
-        _time_major(_pad(values, width)),
-        bias=_four_axes(sum(biases[1:], biases[0]), lead) if biases else None,
+        # Widened: in half precision the kernel would round the weights to it.
+        *(_time_major(_pad(a.astype(dtype), width)) for a in (form.queries, form.keys, values)),
+        bias=None if bias is None else _four_axes(bias.astype(dtype), lead),
         mask=None if allowed is None else _four_axes(allowed, lead),
         scale=1.0,
     )
-    context = jnp.moveaxis(context, 2, 1)[..., :value_dim]
+    context = jnp.moveaxis(context, 2, 1)[..., :value_dim].astype(values.dtype)
     context = context.reshape(*lead, *context.shape[-2:])
     if allowed is None:
         return context
     # The kernel gives a row with no allowed key the mean of all values.
-    return jnp.where(jnp.any(allowed, axis=-1, keepdims=True), context, 0.0)
+    some = jnp.any(jnp.broadcast_to(allowed, shape), axis=-1, keepdims=True)
+    return jnp.where(some, context, 0.0)
+
+
+def _bias_and_allowed(request: Request) -> tuple[Array | None, Array | None]:
+    """What to add to the inner products, and which of them count; None for nothing, and for all.
+
+    The kernel fills masked scores with a large negative number, and a bias must not fall below
+    it: a bias of −∞ becomes a mask, and a lower bound is put to all others.
+    """
+    form, bias, allowed = request.form, request.bias, allowed_pairs(request.mask, request.shape)
+    biases = [] if form.key_bias is None else [form.key_bias[..., None, :]]
+    if bias is not None:
+        biases.append(bias(*all_indices(request.shape)))
+    if not biases:
+        return None, allowed
+    dtype = accumulator(*(bias.dtype for bias in biases))
+    total = functools.reduce(jnp.add, (bias.astype(dtype) for bias in biases))
+    exists = total > -jnp.inf
+    lowest = jnp.finfo(jnp.float32).min / 4
+    return jnp.maximum(total, lowest), exists if allowed is None else exists & allowed
 
 
 def _pad(array: Array, width: int) -> Array:

@@ -11,13 +11,15 @@ from attention.forms import KeyOnly, accumulator
 
 KEEPS_PAIRS = False
 
+PAIRS_DIFFER = "a bias, a score_mod or a dropout may differ from query to query"
+
 
 def obstacle(request: Request) -> str | None:
     """Neither scores nor mask nor bias may depend on the query; the normalizer may be any."""
     if not isinstance(request.form, KeyOnly):
         return f"the form must be KeyOnly, not {type(request.form).__name__}"
-    if request.bias is not None:
-        return "a bias of positions may differ from query to query"
+    if request.depends_on_pairs:
+        return PAIRS_DIFFER
     if request.mask is not None and not request.mask.keys_only:
         return "the mask must be on keys alone, such as lengths(n)"
     return None
@@ -34,7 +36,9 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     assert isinstance(form, KeyOnly)
     where = None if mask is None else mask.on_keys(values.shape[-2], values.ndim - 2)
     dtype = accumulator(form.logits.dtype, values.dtype)
-    weights = request.normalizer(form.logits.astype(dtype), where=where)
+    # With an axis of one query: a normalizer may have parameters for heads, or for queries.
+    where = None if where is None else where[..., None, :]
+    weights = request.normalizer(form.logits.astype(dtype)[..., None, :], where=where)
     *lead, num_keys, value_dim = values.shape
     # Beside axes of size 1, XLA computes the sum below seventy times slower on a CPU.
     axes = [size for size in lead if size > 1]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from attention.algorithms.key_only import PAIRS_DIFFER
 from attention.algorithms.request import Request
 from attention.forms import KeyOnly, accumulator
 from attention.masks import Both, Causal, Mask
@@ -30,8 +31,8 @@ def obstacle(request: Request) -> str | None:
     """Every query must see a prefix of the keys, scored alike by all, under a softmax."""
     if not isinstance(request.form, KeyOnly):
         return f"the form must be KeyOnly, not {type(request.form).__name__}"
-    if request.bias is not None:
-        return "a bias of positions may differ from query to query"
+    if request.depends_on_pairs:
+        return PAIRS_DIFFER
     if not isinstance(request.normalizer, Softmax):
         return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
     if _causal_parts(request.mask) is None:
@@ -84,7 +85,7 @@ def attend_prefixes(
       where: which of the keys count; None for all.
       block_size: how many keys, or states of a level, are pooled at once.
     """
-    allowed = jnp.broadcast_to(True if where is None else where, logits.shape)
+    allowed = logits > -jnp.inf if where is None else where & (logits > -jnp.inf)
     dtype = accumulator(logits.dtype, values.dtype)
     # A masked key is no key, but for its value: that has no weight, and copies cost time.
     masked = jnp.where(allowed, logits.astype(dtype), jnp.finfo(dtype).min)

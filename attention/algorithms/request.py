@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from attention.biases import Bias
+from attention.dropout import Dropout
 from attention.forms import Form, Pairwise, size_of
 from attention.masks import Mask
 from attention.normalizers import Normalizer, normalizer_name
 from attention.pytrees import field_names
+from attention.score_mods import ScoreMod
 
 # The platforms that JAX can compile for, by the names that `jax.lax.platform_dependent` knows.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -28,6 +30,8 @@ class Request:
       mask: which query may attend to which key; None for all.
       bias: what positions add to the scores; None for nothing.
       normalizer: from scores to weights, as `find_normalizer` returns it.
+      score_mod: what is made of the scores, bias included, before the normalizer; None for nothing.
+      dropout: which of the weights are dropped; None for none.
     """
 
     form: Form
@@ -35,6 +39,8 @@ class Request:
     mask: Mask | None
     bias: Bias | None
     normalizer: Normalizer
+    score_mod: ScoreMod | None = None
+    dropout: Dropout | None = None
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -59,12 +65,32 @@ class Request:
         """How many scores there are, all leading axes together."""
         return math.prod(self.shape)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no pair: no query, no key, or a batch of none."""
+        return 0 in self.shape
+
+    @property
+    def has_fixed_sizes(self) -> bool:
+        """Whether all sizes are numbers: in a program for export they may be symbols."""
+        return all(isinstance(size, int) for size in self.shape)
+
+    @property
+    def depends_on_pairs(self) -> bool:
+        """Whether anything but the scores and the mask may differ from query to query."""
+        return not (self.bias is None and self.score_mod is None and self.dropout is None)
+
     def __str__(self) -> str:
         """The request in the words of a message."""
-        return (
-            f"{type(self.form).__name__} with mask={type(self.mask).__name__},"
-            f" bias={type(self.bias).__name__} and normalizer={normalizer_name(self.normalizer)!r}"
-        )
+        given = {"mask": self.mask, "bias": self.bias}
+        given |= {
+            name: value
+            for name, value in {"score_mod": self.score_mod, "dropout": self.dropout}.items()
+            if value is not None
+        }
+        parts = ", ".join(f"{name}={type(value).__name__}" for name, value in given.items())
+        normalizer = normalizer_name(self.normalizer)
+        return f"{type(self.form).__name__} with {parts} and normalizer={normalizer!r}"
 
 
 @runtime_checkable
@@ -106,7 +132,7 @@ def keeps_pairs(algorithm: Algorithm) -> bool:
 
 
 def check(request: Request) -> None:
-    """Refuses arrays that do not fit each other, or the mask.
+    """Refuses arrays that do not fit each other.
 
     Raises:
       ValueError: the message names the shapes or dtypes.
@@ -130,8 +156,6 @@ def check(request: Request) -> None:
             )
     if not isinstance(form, Pairwise):
         _check_features(form)
-    if request.mask is not None:
-        request.mask.check(num_queries, request.num_keys)
 
 
 def _check_features(form: Form) -> None:

@@ -13,8 +13,8 @@ nothing.
 """
 
 import functools
-import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,18 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention.algorithms import streaming
 from attention.algorithms.request import Request
-from attention.algorithms.tiles import block_sizes, cut
-from attention.biases import Bias
-from attention.forms import Form, KeyOnly, as_pytree, size_of
+from attention.algorithms.tiles import cut_problem
+from attention.biases import Bias, is_finite
+from attention.dropout import Dropout
+from attention.forms import Form, KeyOnly, size_of
 from attention.masks import Mask
-from attention.normalizers import Sigmoid, Softmax, normalizer_name
+from attention.normalizers import Sigmoid, Softmax, SoftmaxWithSink, normalizer_name, softmax
+from attention.prepare import only_reachable
 from attention.pytrees import field_names, register_dataclass, static
+from attention.reach import reachable_keys
+from attention.score_mods import ScoreMod
 
-NORMALIZERS = ("softmax", "sigmoid")
+NORMALIZERS = ("softmax", "softmax_sink", "sigmoid")
 
 
 @register_dataclass
@@ -97,15 +101,53 @@ class ShareOfBias:
     bias: Bias
     share: Share
 
+    @property
+    def finite(self) -> bool:
+        """Whether the bias is never −∞."""
+        return is_finite(self.bias)
+
     def __call__(
         self, query_index: Int[Array, " n"], key_index: Int[Array, " m"]
     ) -> Float[Array, "*lead n m"]:
         return self.bias(query_index, self.share.index(key_index))
 
 
+@register_dataclass
+@dataclass(frozen=True)
+class ShareOfScoreMod:
+    """What is made of the scores of all keys, for the keys of a device."""
+
+    score_mod: ScoreMod
+    share: Share
+
+    def __call__(
+        self,
+        scores: Float[Array, "*lead n m"],
+        query_index: Int[Array, " n"],
+        key_index: Int[Array, " m"],
+    ) -> Float[Array, "*lead n m"]:
+        return self.score_mod(scores, query_index, self.share.index(key_index))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class ShareOfDropout:
+    """A dropout of all keys, for the keys of a device: it drops the same pairs."""
+
+    dropout: Dropout
+    share: Share
+
+    def factors(
+        self, lead: tuple[int, ...], query_index: Int[Array, " n"], key_index: Int[Array, " m"]
+    ) -> Float[Array, "*lead n m"]:
+        return self.dropout.factors(lead, query_index, self.share.index(key_index))
+
+
 def obstacle(request: Request) -> str | None:
     """Contexts of some keys and of others must merge: of softmax and sigmoid it is known how."""
-    if isinstance(request.normalizer, Softmax | Sigmoid):
+    if not request.has_fixed_sizes:
+        return f"every size must be a number to share keys out by, not {request.shape}"
+    if isinstance(request.normalizer, Softmax | SoftmaxWithSink | Sigmoid):
         return None
     return (
         f"normalizer={normalizer_name(request.normalizer)!r} cannot be merged over devices;"
@@ -121,60 +163,89 @@ def attend(request: Request, mesh: Mesh, axis: str) -> Float[Array, "*lead queri
       mesh: of devices.
       axis: the name of the mesh axis that shares the keys.
     """
-    form, values, mask, bias = request.form, request.values, request.mask, request.bias
-    lead, num_queries, num_keys = request.lead, request.num_queries, request.num_keys
-    if isinstance(form, KeyOnly) and bias is None and (mask is None or mask.keys_only):
+    form, mask, lead = request.form, request.mask, request.lead
+    if isinstance(form, KeyOnly) and not (
+        request.depends_on_pairs
+        or isinstance(request.normalizer, SoftmaxWithSink)
+        or not (mask is None or mask.keys_only)
+    ):
         form = replace(form, num_queries=1)  # all queries have the same context
-    if bias is not None:  # what it has closed over must come with it
-        size = -(-num_keys // mesh.shape[axis])
-        blocks = block_sizes(form, math.prod(lead), num_queries, size)
-        bias = as_pytree(bias, *map(jnp.arange, blocks))
-    leaves, structure = jax.tree.flatten((form, values, mask, bias))
+    pairs = _Pairs(mask, request.bias, request.score_mod, request.dropout)
+    leaves, structure = jax.tree.flatten((form, request.values, pairs))
+    is_sigmoid = isinstance(request.normalizer, Sigmoid)
 
-    def run(*leaves: Array) -> Array:
-        return _attend(*jax.tree.unflatten(structure, leaves), request.normalizer, mesh, axis)
+    def run(*leaves: Array) -> tuple[Array, Array]:
+        form, values, pairs = jax.tree.unflatten(structure, leaves)
+        return _attend(form, values, pairs, request.normalizer if is_sigmoid else softmax, mesh, axis)
 
-    if _has_explicit_axes(values):
-        spec = P(*jax.typeof(values).sharding.spec[: len(lead)], None, None)
-        run = jax.sharding.auto_axes(run, out_sharding=NamedSharding(mesh, spec))
-    context = run(*leaves)
-    return jnp.broadcast_to(context, (*lead, num_queries, context.shape[-1]))
+    if _has_explicit_axes(request.values):
+        rows = jax.typeof(request.values).sharding.spec[: len(lead)]
+        places = [NamedSharding(mesh, P(*rows, None, None)), NamedSharding(mesh, P(*rows, None))]
+        run = jax.sharding.auto_axes(run, out_sharding=tuple(places))
+    context, log_total = run(*leaves)
+    if isinstance(request.normalizer, SoftmaxWithSink):
+        context = context * request.normalizer.share(log_total)[..., None]
+    context = context.astype(request.values.dtype)
+    return jnp.broadcast_to(context, (*lead, request.num_queries, context.shape[-1]))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class _Pairs:
+    """What indices do to pairs of all keys."""
+
+    mask: Mask | None
+    bias: Bias | None
+    score_mod: ScoreMod | None
+    dropout: Dropout | None
+
+    def of(self, share: Share, *, ragged: bool) -> dict[str, Any]:
+        """For the keys of a device; `ragged` where some of its keys may not exist."""
+        masked = ragged or self.mask is not None
+        return {
+            "mask": ShareOfMask(self.mask, share) if masked else None,
+            "bias": None if self.bias is None else ShareOfBias(self.bias, share),
+            "score_mod": None if self.score_mod is None else ShareOfScoreMod(self.score_mod, share),
+            "dropout": None if self.dropout is None else ShareOfDropout(self.dropout, share),
+        }
 
 
 @functools.partial(jax.jit, static_argnames=("normalizer", "mesh", "axis"))
 def _attend(
     form: Form,
     values: Array,
-    mask: Mask | None,
-    bias: Bias | None,
+    pairs: _Pairs,
     normalizer: Softmax | Sigmoid,
     mesh: Mesh,
     axis: str,
-) -> Array:
+) -> tuple[Array, Array]:
+    """The contexts, and the logarithms of the normalizers: for sigmoid, zeros."""
     lead = values.shape[:-2]
-    _, num_keys = size_of(form, len(lead))
+    num_queries, num_keys = size_of(form, len(lead))
     devices = mesh.shape[axis]
     size = -(-num_keys // devices)
 
     def attend_own(
-        fields: dict[str, PyTree], values: Array, mask: Mask | None, bias: Bias | None
-    ) -> Array:
+        fields: dict[str, PyTree], values: Array, pairs: _Pairs
+    ) -> tuple[Array, Array]:
         share = Share(lax.axis_index(axis) * size, size, num_keys)
-        if mask is not None or size * devices > num_keys:
-            mask = ShareOfMask(mask, share)
-        if bias is not None:
-            bias = ShareOfBias(bias, share)
-        tiles, floats, others = cut(replace(form, **fields), values, mask, bias, lead)
+        of_device = pairs.of(share, ragged=size * devices > num_keys)
+        shape = (*lead, num_queries, size)
+        # On each device by itself: even the center of its keys may be another.
+        reachable = reachable_keys(of_device["mask"], of_device["bias"], shape)
+        own, values = only_reachable(replace(form, **fields), values, reachable)
+        tiles, floats, others = cut_problem(own, values, lead, **of_device)
         match normalizer:
             case Softmax():
-                context = _merge(*streaming.softmax(tiles, floats, others), axis)
+                context, log_total = _merge(*streaming.softmax(tiles, floats, others), axis)
             case Sigmoid():
                 num_allowed = lax.psum(streaming.count(tiles, floats, others), axis)
                 part = streaming.sigmoid(normalizer, tiles, floats, others, num_allowed)
                 context = lax.psum(part, axis)
+                log_total = jnp.zeros_like(context[..., 0])
             case other:
                 raise TypeError(f"no rule to merge devices under {normalizer_name(other)}")
-        return tiles.join(context).astype(values.dtype)
+        return tiles.join(context), tiles.join(log_total)
 
     def pad(leaf: Array) -> Array:
         """To equal shares, by copies of the last key: at zeros a score need not be finite."""
@@ -190,21 +261,24 @@ def _attend(
     return jax.shard_map(
         attend_own,
         mesh=_in_context(mesh),
-        in_specs=(specs, along_keys, P(), P()),
-        out_specs=P(),
+        in_specs=(specs, along_keys, P()),
+        out_specs=(P(), P()),
         axis_names={axis},
         check_vma=False,
-    )(fields, pad(values), mask, bias)
+    )(fields, pad(values), pairs)
 
 
-def _merge(context: Array, log_total: Array, axis: str) -> Array:
-    """The contexts over all keys, from the contexts over the keys of every device."""
-    greatest = lax.pmax(lax.stop_gradient(log_total), axis)
-    # The weight of a device without keys is zero where another device has some keys; where no
-    # device has any, all contexts are zero, and weights are of no effect.
-    weight = jnp.exp(log_total - greatest)
-    total = lax.psum(weight, axis)
-    return lax.psum((weight / total)[..., None] * context, axis)
+def _merge(context: Array, total: streaming.Total, axis: str) -> tuple[Array, Array]:
+    """Over all keys, from the contexts and totals over the keys of every device."""
+    # The maximum of a device without keys is zero, which must not count.
+    own = jnp.where(total.sum > 0, total.max, -jnp.inf)
+    greatest = lax.pmax(lax.stop_gradient(own), axis)
+    greatest = jnp.where(greatest > -jnp.inf, greatest, 0.0)
+    own_sum = jnp.exp(own - greatest) * total.sum
+    all_sums = lax.psum(own_sum, axis)
+    merged = streaming.Total(greatest, all_sums)
+    part = own_sum / jnp.where(all_sums > 0, all_sums, 1.0)
+    return lax.psum(part[..., None] * context, axis), merged.logarithm()
 
 
 def _has_explicit_axes(array: Array) -> bool:

@@ -11,15 +11,17 @@ plain operations, it can be differentiated again.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from attention.algorithms.request import Request
-from attention.algorithms.tiles import Tile, Tiles, cut
-from attention.normalizers import Sigmoid, Softmax, normalizer_name
+from attention.algorithms.tiles import Tile, Tiles, cut, mixed
+from attention.normalizers import Sigmoid, Softmax, SoftmaxWithSink, normalizer_name
 
 KEEPS_PAIRS = False
 
@@ -31,10 +33,12 @@ PAIR_COST = 2.0
 
 def obstacle(request: Request) -> str | None:
     """Softmax and sigmoid take keys tile by tile; of other normalizers it is not known how."""
-    if isinstance(request.normalizer, Softmax | Sigmoid):
+    if not request.has_fixed_sizes:
+        return f"every size must be a number to cut tiles by, not {request.shape}"
+    if isinstance(request.normalizer, Softmax | SoftmaxWithSink | Sigmoid):
         return None
     return (
-        "the normalizer must be 'softmax' or 'sigmoid', which take keys part by part,"
+        "the normalizer must be 'softmax', 'softmax_sink' or 'sigmoid', which take keys part by part,"
         f" not {normalizer_name(request.normalizer)!r}"
     )
 
@@ -46,12 +50,14 @@ def cost(request: Request, platform: str) -> float:
 
 def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query, where there is no `obstacle`."""
-    tiles, floats, others = cut(
-        request.form, request.values, request.mask, request.bias, request.lead
-    )
+    tiles, floats, others = cut(request)
     match request.normalizer:
         case Softmax():
-            context, _ = softmax(tiles, floats, others)
+            context = softmax(tiles, floats, others)[0]
+        case SoftmaxWithSink() as normalizer:
+            context, total = softmax(tiles, floats, others)
+            share = normalizer.share(tiles.join(total.logarithm()))
+            return (tiles.join(context) * share[..., None]).astype(request.values.dtype)
         case Sigmoid() as normalizer:
             num_keys = count(tiles, floats, others)
             context = sigmoid(normalizer, tiles, floats, others, num_keys)
@@ -60,67 +66,102 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     return tiles.join(context).astype(request.values.dtype)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Array, Array]:
-    """The contexts and the logarithms of the normalizers.
+class Total(NamedTuple):
+    """What the keys of a query weigh together: `sum · exp(max)`.
 
-    For a query with no key they are zero and the lowest number there is.
+    Apart, for their logarithm is rounded: beside a maximum of a million, a sum would be lost.
+
+    Attributes:
+      max: the greatest score. It has no derivative: the sum is relative to it.
+      sum: at least one; for a query with no key both are zero.
     """
-    lowest = float(jnp.finfo(tiles.dtype).min)
+
+    max: Array
+    sum: Array
+
+    def logarithm(self) -> Array:
+        """`log Σ_j exp s_j`; −∞ for a query with no key."""
+        some = self.sum > 0
+        return jnp.where(some, self.max + jnp.log(jnp.where(some, self.sum, 1.0)), -jnp.inf)
+
+    def parts(self, scores: Array) -> Array:
+        """`exp(scores) / (sum · exp(max))`, for scores `[…, queries, keys]` of these queries."""
+        divisor = jnp.where(self.sum > 0, self.sum, 1.0)
+        return jnp.exp(scores - self.max[..., None]) / divisor[..., None]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def softmax(tiles: Tiles, floats: list[Array], others: list[Array]) -> tuple[Array, Total]:
+    """The contexts, and what the keys of each query weigh together.
+
+    For a query with no key they are zero.
+    """
 
     def update(rows: tuple[Array, Array, Array], tile: Tile) -> tuple[Array, Array, Array]:
-        old, total, mixed = rows
-        scores = _where(tile.allowed, tile.scores, lowest)
+        old, total, contexts = rows
+        scores = _where(tile.allowed, tile.scores, -jnp.inf)
         greatest = jnp.maximum(old, jnp.max(scores, axis=-1))
-        weights = _where(tile.allowed, jnp.exp(scores - greatest[..., None]), 0.0)
-        decay = jnp.exp(old - greatest)
+        base = _finite(greatest)
+        weights = jnp.exp(scores - base[..., None])
+        decay = jnp.exp(old - base)
         total = total * decay + jnp.sum(weights, axis=-1)
-        mixed = mixed * decay[..., None] + _mix(weights, tile.values)
-        return greatest, total, mixed
+        return greatest, total, contexts * decay[..., None] + tile.mix(weights)
 
-    initial = tiles.full(lowest), tiles.full(0.0), tiles.full(0.0, tiles.value_dim)
-    greatest, total, mixed = tiles.scan(update, initial, floats, others)
-    some = total > 0
-    total = jnp.where(some, total, 1.0)
-    return mixed / total[..., None], jnp.where(some, greatest + jnp.log(total), lowest)
+    initial = tiles.full(-jnp.inf), tiles.full(0.0), tiles.full(0.0, tiles.value_dim)
+    greatest, total, contexts = tiles.scan(update, initial, floats, others)
+    context = contexts / jnp.where(total > 0, total, 1.0)[..., None]
+    return context, Total(_finite(greatest), total)
 
 
-@softmax.defjvp
+def _finite(greatest: Array) -> Array:
+    """The greatest score, or zero where there is none: −∞ less −∞ would be NaN."""
+    return jnp.where(greatest > -jnp.inf, greatest, 0.0)
+
+
+@functools.partial(softmax.defjvp, symbolic_zeros=True)
 def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
     (floats, others), (d_floats, _) = primals, tangents
-    context, log_total = softmax(tiles, floats, others)
-    # With no key there is nothing to divide by, and less the lowest number exp would overflow.
-    log_divisor = jnp.where(log_total > jnp.finfo(tiles.dtype).min, log_total, 0.0)
+    context, total = softmax(tiles, floats, others)
+    # Arrays that do not move have no tangent: that of a bias array would be as large as the bias.
+    moving = [i for i, d in enumerate(d_floats) if not isinstance(d, SymbolicZero)]
+    d_moving = [d_floats[i] for i in moving]
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def turn(sums: tuple[Array, Array], pair: Array) -> tuple[tuple[Array, Array], None]:
-        def scores_and_values(floats: list[Array]) -> tuple:
-            tile = tiles.tile(floats, others, pair)
-            return (tile.scores, tile.values), tile.allowed
+        def scores_and_values(moved: list[Array]) -> tuple:
+            arrays = dict(enumerate(floats)) | dict(zip(moving, moved, strict=True))
+            tile = tiles.tile(list(arrays.values()), others, pair)
+            return (tile.scores, tile.values), tile
 
-        (scores, values), (d_scores, d_values), allowed = jax.jvp(
-            scores_and_values, (floats,), (d_floats,), has_aux=True
+        _, (d_scores, d_values), tile = jax.jvp(
+            scores_and_values, ([floats[i] for i in moving],), (d_moving,), has_aux=True
         )
-        weights = _where(allowed, jnp.exp(scores - log_divisor[pair[0]][..., None]), 0.0)
+        rows = jax.tree.map(lambda leaf: leaf[pair[0]], total)
+        weights = rows.parts(_where(tile.allowed, tile.scores, -jnp.inf))
         change = weights * d_scores
-        mixed, d_log_total = sums
-        mixed = mixed.at[pair[0]].add(_mix(change, values) + _mix(weights, d_values))
-        return (mixed, d_log_total.at[pair[0]].add(jnp.sum(change, axis=-1))), None
+        dropped = weights if tile.factors is None else weights * tile.factors
+        contexts, d_log_total = sums
+        contexts = contexts.at[pair[0]].add(tile.mix(change) + mixed(dropped, d_values))
+        return (contexts, d_log_total.at[pair[0]].add(jnp.sum(change, axis=-1))), None
 
-    initial = jnp.zeros_like(context), jnp.zeros_like(log_total)
-    (mixed, d_log_total), _ = lax.scan(turn, initial, tiles.index)
-    return (context, log_total), (mixed - context * d_log_total[..., None], d_log_total)
+    initial = jnp.zeros_like(context), jnp.zeros_like(total.sum)
+    (contexts, d_log_total), _ = lax.scan(turn, initial, tiles.index)
+    d_context = contexts - context * d_log_total[..., None]
+    return (context, total), (d_context, Total(jnp.zeros_like(total.max), total.sum * d_log_total))
 
 
 def count(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
-    """How many keys each query may attend to."""
+    """How many keys each query may attend to. A key whose score is −∞ does not count."""
 
     def add(rows: Array, tile: Tile) -> Array:
-        if tile.allowed is None:
+        counts = tile.scores > -jnp.inf if tiles.may_score_infinity else None
+        if tile.allowed is not None:
+            counts = tile.allowed if counts is None else counts & tile.allowed
+        if counts is None:
             return rows + tile.key_index.size
-        return rows + jnp.sum(tile.allowed, axis=-1)
+        return rows + jnp.sum(counts, axis=-1, dtype=jnp.int32)
 
-    return tiles.scan(add, tiles.full(0.0, dtype=jnp.int32), floats, others)
+    return tiles.scan(add, tiles.full(0, dtype=jnp.int32), floats, others)
 
 
 def sigmoid(
@@ -137,18 +178,13 @@ def sigmoid(
     """
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def turn(mixed: Array, pair: Array) -> tuple[Array, None]:
+    def turn(contexts: Array, pair: Array) -> tuple[Array, None]:
         tile = tiles.tile(floats, others, pair)
-        weights = normalizer.among(tile.scores, num_keys[pair[0]][..., None])
-        weights = _where(tile.allowed, weights, 0.0)
-        return mixed.at[pair[0]].add(_mix(weights, tile.values)), None
+        scores = _where(tile.allowed, tile.scores, -jnp.inf)
+        weights = normalizer.among(scores, num_keys[pair[0]][..., None])
+        return contexts.at[pair[0]].add(tile.mix(weights)), None
 
     return lax.scan(turn, tiles.full(0.0, tiles.value_dim), tiles.index)[0]
-
-
-def _mix(weights: Array, values: Array | None) -> Array:
-    assert values is not None
-    return jnp.matmul(weights.astype(values.dtype), values, preferred_element_type=weights.dtype)
 
 
 def _where(allowed: Array | None, array: Array, otherwise: float) -> Array:

@@ -15,10 +15,13 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention.algorithms import additive, dense
 from attention.algorithms.dense import collapse
-from attention.biases import Bias
-from attention.forms import Additive, Form, KeyOnly, Pairwise, accumulator, as_pytree, size_of
+from attention.algorithms.request import Request
+from attention.biases import Bias, is_finite
+from attention.dropout import Dropout
+from attention.forms import Additive, Form, InnerProduct, KeyOnly, Pairwise, accumulator, size_of
 from attention.masks import Mask
 from attention.pytrees import field_names, register_dataclass
+from attention.score_mods import ScoreMod
 
 # Pairs in a tile, all leading axes together. What a Pairwise score computes on the way may
 # be a long vector a pair, so its tiles are smaller.
@@ -33,16 +36,28 @@ class Tile:
     """Some queries against some keys. All leading axes have become a single axis, the batch.
 
     Attributes:
-      scores: with the bias, in float32 or better.
-      allowed: which of the scores count; None for all.
+      scores: as the normalizer gets them, in float32 or better.
+      allowed: which of the scores count; None for all. A score of −∞ does not count either.
+      factors: what to multiply the weights with, by the dropout; None for nothing.
       key_index: of the columns.
       values: of these keys, if the problem has values.
     """
 
     scores: Float[Array, "batch queries keys"]
     allowed: Bool[Array, "batch queries keys"] | None
+    factors: Float[Array, "batch queries keys"] | None
     key_index: Int[Array, " keys"]
     values: Float[Array, "batch keys value_dim"] | None
+
+    def mix(self, weights: Float[Array, "batch queries keys"]) -> Array:
+        """The values, mixed by these weights less those that the dropout drops."""
+        return mixed(weights if self.factors is None else weights * self.factors, self.values)
+
+
+def mixed(weights: Float[Array, "batch queries keys"], values: Array | None) -> Array:
+    """The values, mixed by these weights, in the dtype of the weights."""
+    assert values is not None
+    return jnp.matmul(weights, values.astype(weights.dtype))
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,7 @@ class Tiles:
       is_float: which of the arrays have derivatives. They are kept apart from the others,
         as a `custom_jvp` wants it.
       value_dim: of the values, if there are any.
+      may_score_infinity: whether finite arrays can lead to scores of −∞.
       dtype: to compute and to add up in.
     """
 
@@ -72,6 +88,7 @@ class Tiles:
     structure: PyTreeDef
     is_float: tuple[bool, ...]
     value_dim: int
+    may_score_infinity: bool
     dtype: np.dtype
 
     def tile(self, floats: list[Array], others: list[Array], pair: Int[Array, "2"]) -> Tile:
@@ -86,22 +103,29 @@ class Tiles:
         kind, static = self.form
         form = kind(**by_query, **by_key, **arrays["shared"], **dict(static))
         scores = _scores(form).astype(self.dtype)
-        query_index = pair[0] * self.query_block + jnp.arange(self.query_block)
-        key_index = pair[1] * self.key_block + jnp.arange(self.key_block)
-        # No mask and no bias is asked for what does not exist.
+        query_index = pair[0] * self.query_block + _indices(self.query_block)
+        key_index = pair[1] * self.key_block + _indices(self.key_block)
+        # Nothing is asked for what does not exist.
         inside = (
             jnp.minimum(query_index, self.num_queries - 1),
             jnp.minimum(key_index, self.num_keys - 1),
         )
         if arrays["bias"] is not None:
             scores = scores + self._collapsed(arrays["bias"](*inside)).astype(self.dtype)
+        if arrays["score_mod"] is not None:
+            whole = scores.reshape(*self.lead, *scores.shape[1:])
+            scores = arrays["score_mod"](whole, *inside).reshape(scores.shape).astype(self.dtype)
         allowed = None
         if arrays["mask"] is not None:
             allowed = self._collapsed(arrays["mask"].evaluate(*inside, len(self.lead)))
         if self.num_keys % self.key_block:
             exists = jnp.broadcast_to((key_index < self.num_keys)[None, None, :], scores.shape)
             allowed = exists if allowed is None else allowed & exists
-        return Tile(scores, allowed, key_index, values)
+        factors = None
+        if arrays["dropout"] is not None:
+            factors = self._collapsed(arrays["dropout"].factors(self.lead, *inside))
+            factors = factors.astype(self.dtype)
+        return Tile(scores, allowed, factors, key_index, values)
 
     def scan(
         self,
@@ -141,14 +165,30 @@ class Tiles:
         return array.reshape(-1, self.query_block, self.key_block)
 
 
-def cut(
+def cut(request: Request) -> tuple[Tiles, list[Array], list[Array]]:
+    """A problem cut into tiles: the plan, its arrays with derivatives, and the others."""
+    return cut_problem(
+        request.form,
+        request.values,
+        request.lead,
+        mask=request.mask,
+        bias=request.bias,
+        score_mod=request.score_mod,
+        dropout=request.dropout,
+    )
+
+
+def cut_problem(
     form: Form,
     values: Float[Array, "*lead keys value_dim"] | None,
-    mask: Mask | None,
-    bias: Bias | None,
     lead: tuple[int, ...],
+    *,
+    mask: Mask | None = None,
+    bias: Bias | None = None,
+    score_mod: ScoreMod | None = None,
+    dropout: Dropout | None = None,
 ) -> tuple[Tiles, list[Array], list[Array]]:
-    """A problem cut into tiles: the plan, its arrays with derivatives, and the others."""
+    """`cut`, for a problem that need not have values."""
     num_queries, num_keys = size_of(form, len(lead))
     query_block, key_block = block_sizes(form, math.prod(lead), num_queries, num_keys)
     data, static = (
@@ -159,14 +199,14 @@ def cut(
         static["num_queries"] = query_block
     by_query = {name: data.pop(name) for name in form.per_query}
     by_key = {name: data.pop(name) for name in form.per_key} | {"values": values}
-    if bias is not None:
-        bias = as_pytree(bias, jnp.arange(query_block), jnp.arange(key_block))
     arrays = {
         "by_query": _in_blocks(collapse(by_query, lead), query_block),
         "by_key": _in_blocks(collapse(by_key, lead), key_block),
         "shared": collapse(data, lead),
         "mask": mask,
         "bias": bias,
+        "score_mod": score_mod,
+        "dropout": dropout,
     }
     leaves, structure = jax.tree.flatten(arrays)
     leaves = [jnp.asarray(leaf) for leaf in leaves]
@@ -189,9 +229,20 @@ def cut(
         structure=structure,
         is_float=is_float,
         value_dim=0 if values is None else values.shape[-1],
+        may_score_infinity=score_mod is not None
+        or not (bias is None or is_finite(bias))
+        or not (isinstance(form, Additive) or _has_no_bias(form)),
         dtype=accumulator(*(leaf.dtype for leaf in floats)),
     )
     return tiles, floats, others
+
+
+def _has_no_bias(form: Form) -> bool:
+    return isinstance(form, InnerProduct) and form.query_bias is form.key_bias is None
+
+
+def _indices(size: int) -> Int[Array, " size"]:
+    return jnp.arange(size, dtype=jnp.int32)
 
 
 def _scores(form: Form) -> Float[Array, "batch queries keys"]:

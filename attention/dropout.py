@@ -1,0 +1,79 @@
+"""Dropout of the weights, drawn for each pair from its own indices.
+
+Whether a pair is dropped depends on the key of the dropout and on the indices of its batch
+element and head, query and key alone. So every algorithm drops the same weights, whatever tiles it
+cuts, computes the draw anew wherever it needs it, and holds no array of all pairs.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.extend.random import threefry2x32_p
+from jaxtyping import Array, Float, Int, Key, UInt32
+
+from attention.pytrees import register_dataclass, static
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Dropout:
+    """Drops each weight with a probability, and scales those that stay to keep the mean.
+
+    Made by `dropout`.
+
+    Attributes:
+      words: a random number of 64 bits, in two words.
+      rate: the probability that a weight is dropped.
+      broadcast: whether all batch elements and heads drop the same pairs.
+    """
+
+    words: UInt32[Array, "2"]
+    rate: float = static()
+    broadcast: bool = static(default=False)
+
+    def factors(
+        self, lead: tuple[int, ...], query_index: Int[Array, " n"], key_index: Int[Array, " m"]
+    ) -> Float[Array, "*lead n m"]:
+        """What to multiply the weights of these pairs with: 0, or `1 / (1 − rate)`.
+
+        Args:
+          lead: the leading axes of the scores; all of size 1 in the result for `broadcast`.
+          query_index: indices of queries.
+          key_index: indices of keys.
+        """
+        lead = (1,) * len(lead) if self.broadcast else lead
+        problems = math.prod(lead)
+        first, second = self.words
+        of_problem = _random(first, second, jnp.arange(problems), jnp.zeros(problems, jnp.int32))
+        first, second = (word[:, None, None] for word in of_problem)
+        bits, _ = _random(first, second, query_index[None, :, None], key_index[None, None, :])
+        stays = bits >= jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
+        scale = 1 / (1 - self.rate) if self.rate < 1 else 0.0
+        factors = jnp.where(stays, jnp.float32(scale), jnp.float32(0))
+        return factors.reshape(*lead, *factors.shape[1:])
+
+
+def dropout(key: Key[Array, ""], rate: float, *, broadcast: bool = False) -> Dropout | None:
+    """Dropout of the weights; None where nothing is dropped.
+
+    Args:
+      key: what to draw from. A key drops the same pairs each time, so take another for each call.
+      rate: the probability that a weight is dropped, from 0 to 1.
+      broadcast: whether all batch elements and heads drop the same pairs.
+
+    Raises:
+      ValueError: the rate is no probability.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"dropout_rate={rate!r}: must be from 0 to 1")
+    if rate == 0:
+        return None
+    return Dropout(jax.random.bits(key, (2,), jnp.uint32), float(rate), broadcast)
+
+
+def _random(first: Array, second: Array, high: Array, low: Array) -> tuple[Array, Array]:
+    """Two words of 32 random bits, by Threefry (Salmon et al., 2011), for each pair of counts."""
+    words = (first, second, high.astype(jnp.uint32), low.astype(jnp.uint32))
+    return tuple(threefry2x32_p.bind(*jnp.broadcast_arrays(*words)))
