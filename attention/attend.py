@@ -8,7 +8,7 @@ An algorithm says itself what it cannot serve and what it costs, see `Algorithm`
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "dense": dense,
     "cudnn": cudnn,
 }
+# Whose cost is the least, whatever the sizes are.
+SIZELESS = ("key_only", "prefix")
 SCOPE = "attend_"  # before the name of an algorithm, in what JAX shows of a program
 
 
@@ -187,7 +189,7 @@ def attend_sharded(
     return sharded.attend(request, mesh, axis)
 
 
-def pick(request: Request, possible: Iterable[str]) -> dict[str, str]:
+def pick(request: Request, possible: Collection[str]) -> dict[str, str]:
     """The algorithm for each of `PLATFORMS`: the cheapest, but see `KEEPS_PAIRS` of `Algorithm`.
 
     Args:
@@ -196,7 +198,8 @@ def pick(request: Request, possible: Iterable[str]) -> dict[str, str]:
     """
 
     if not request.has_fixed_sizes:
-        return dict.fromkeys(PLATFORMS, "dense")
+        sizeless = (name for name in SIZELESS if name in possible)
+        return dict.fromkeys(PLATFORMS, next(sizeless, "dense"))
 
     def cheapest(names: list[str], platform: str) -> str:
         return min(names, key=lambda name: ALGORITHMS[name].cost(request, platform))

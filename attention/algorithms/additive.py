@@ -42,10 +42,12 @@ GROUP = 16
 
 
 def obstacle(request: Request) -> str | None:
-    """Any request, as long as its form is `Additive`."""
-    if isinstance(request.form, Additive):
-        return None
-    return f"the form must be Additive, not {type(request.form).__name__}"
+    """Any request, as long as its form is `Additive` and its sizes are numbers."""
+    if not isinstance(request.form, Additive):
+        return f"the form must be Additive, not {type(request.form).__name__}"
+    if not request.has_fixed_sizes:
+        return f"every size must be a number to choose an axis by, not {request.shape}"
+    return None
 
 
 def cost(request: Request, platform: str) -> float:

@@ -51,7 +51,7 @@ def attend_with_weights(
 
 def scores(form: Form) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch."""
-    if len(jax.tree.leaves(form)[0]) == 1:
+    if jax.tree.leaves(form)[0].shape[0] == 1:
         # Gradients reduced beside a batch axis of size 1 take XLA ten times longer on a CPU.
         return jax.tree.map(lambda leaf: leaf[0], form).scores()[None]
     return jax.vmap(lambda form: form.scores())(form)

@@ -41,7 +41,7 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     weights = request.normalizer(form.logits.astype(dtype)[..., None, :], where=where)
     *lead, num_keys, value_dim = values.shape
     # Beside axes of size 1, XLA computes the sum below seventy times slower on a CPU.
-    axes = [size for size in lead if size > 1]
+    axes = [size for size in lead if size != 1]
     weights, values = weights.reshape(*axes, num_keys), values.reshape(*axes, num_keys, value_dim)
     context = _mix(weights, values.astype(dtype)).astype(values.dtype)
     context = context.reshape(*lead, 1, value_dim)

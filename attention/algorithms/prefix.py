@@ -91,7 +91,7 @@ def attend_prefixes(
     masked = jnp.where(allowed, logits.astype(dtype), jnp.finfo(dtype).min)
     keys = Total(masked, allowed.astype(dtype)), values.astype(dtype)
     # Axes of size 1 would make the sums of the backward pass several times slower on a CPU.
-    axes = [size for size in logits.shape[:-1] if size > 1]
+    axes = [size for size in logits.shape[:-1] if size != 1]
     keys = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[logits.ndim - 1 :]), keys)
     contexts = functools.partial(_contexts, block_size)
     for _ in axes:
