@@ -22,6 +22,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PyTree
 
+from attention.centers import center_of
 from attention.pytrees import register_dataclass, static
 
 Activation = Callable[[Array], Array]
@@ -129,24 +130,21 @@ class SquaredDistance:
         return -gamma * lax.scan(add, nothing, (queries.T, keys.T))[0]
 
     def centered(self, reachable: Bool[Array, "*#lead keys"] | None) -> InnerProduct:
-        """The same scores as inner products, of points as seen from one of the keys.
+        """The same scores as inner products, of points as seen from the midst of the keys.
 
-        Distances do not mind a shift, but digits do: a term of the inner product is as large as
-        a point is far from the center. The center is the first key that some query may attend
-        to. A key is better than the mean of keys: entries of half precision less another such
-        entry are exact, and under a causal mask every query may attend to the center, so that
-        no later key, however far, moves the center. Where a mask lets no query see the first
-        key beside the others, as a window does, it had better not be far from them.
+        Distances do not mind a shift, but digits do: the terms of an inner product are as large as
+        the points are far from the center.
 
         Args:
           reachable: the keys that some query may attend to; None for all. What the others hold,
             be it NaN, reaches neither scores nor gradients: they are moved to the center.
         """
         queries, keys, gamma = self._accumulated()
-        center = lax.stop_gradient(_first(keys, reachable))  # the scores do not depend on it
-        queries, keys = queries - center, keys - center
-        if reachable is not None:
-            keys = jnp.where(jnp.broadcast_to(reachable, keys.shape[:-1])[..., None], keys, 0)
+        if reachable is None:
+            reachable = jnp.ones(keys.shape[-2], bool)
+        reachable = jnp.broadcast_to(reachable, keys.shape[:-1])
+        center = center_of(lax.stop_gradient(keys), reachable)  # the scores do not depend on it
+        queries, keys = queries - center, jnp.where(reachable[..., None], keys - center, 0)
         return InnerProduct(
             2 * gamma[..., None, None] * queries,
             keys,
@@ -160,18 +158,6 @@ class SquaredDistance:
         dtype = accumulator(*(array.dtype for array in arrays))
         queries, keys, gamma = (array.astype(dtype) for array in arrays)
         return queries, keys, gamma
-
-
-def _first(
-    keys: Float[Array, "*lead keys features"], reachable: Bool[Array, "*#lead keys"] | None
-) -> Float[Array, "*lead 1 features"]:
-    """The first key that some query may attend to; zero where there is none."""
-    if reachable is None:
-        keys = keys[..., :1, :]
-    else:
-        first = reachable & (jnp.cumsum(reachable, axis=-1) == 1)
-        keys = jnp.where(jnp.broadcast_to(first, keys.shape[:-1])[..., None], keys, 0)
-    return jnp.sum(keys, axis=-2, keepdims=True)
 
 
 @register_dataclass

@@ -27,7 +27,7 @@ COSTS = {
         " half precision on an NVIDIA GPU, cuDNN's flash attention (reverse mode only)"
     ),
     "SquaredDistance": (
-        "O(queries · keys): by inner products, of points as seen from one of the keys, in float32"
+        "O(queries · keys): by inner products, of points as seen from the midst of the keys, in float32"
         " at the least"
     ),
     "Additive": "O(queries · keys · hidden): in tiles, `tanh` as half a division",
