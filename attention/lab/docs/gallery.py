@@ -27,8 +27,8 @@ COSTS = {
         " half precision on an NVIDIA GPU, cuDNN's flash attention (reverse mode only)"
     ),
     "SquaredDistance": (
-        "O(queries · keys): by inner products, of points as seen from the midst of the keys, in float32"
-        " at the least"
+        "O(queries · keys): by inner products, of points as seen from the midst of the keys, in"
+        " float32 at the least"
     ),
     "Additive": "O(queries · keys · hidden): in tiles, `tanh` as half a division",
     "Pairwise": "O(queries · keys) times the cost of the score: in tiles from 2¹⁸ pairs on",
