@@ -1,32 +1,48 @@
 """Forms: how the pairs of a score interact, which decides what the score must cost.
 
 A score is an equation on two vectors. Its form is that equation seen over all
-queries and keys at once, with as much structure as the score can promise. The four
+queries and keys at once, with as much structure as the score can promise. The five
 forms are frozen pytrees. A form is defined for a single attention problem and has a dense
 reference, `scores()`, of shape `[queries, keys]`; `jax.vmap` adds batch and head axes
 in front of every leaf, which is what `attend` takes. `per_query` and `per_key` name the
 fields that have an axis of queries or keys, by which a form can be cut into tiles.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import TraceContextError
+from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from attention.centers import center_of
 from attention.pytrees import register_dataclass, static
 
 Activation = Callable[[Array], Array]
 
 
 def accumulator(*dtypes: DTypeLike) -> np.dtype:
-    """The dtype in which to add up numbers of these dtypes: float32 at the least."""
-    return functools.reduce(np.promote_types, dtypes, np.dtype(np.float32))
+    """The dtype in which to add up numbers of these dtypes: float32 at the least.
+
+    Integers and booleans count as float32, of whatever width.
+    """
+    inexact = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    return functools.reduce(np.promote_types, inexact, np.dtype(np.float32))
+
+
+def product(left: Array, right: Array) -> Array:
+    """`left @ right`, added up and returned in the accumulator of both."""
+    dtype = accumulator(left.dtype, right.dtype)
+    if left.dtype != right.dtype or not jnp.issubdtype(left.dtype, jnp.inexact):
+        left, right = left.astype(dtype), right.astype(dtype)
+    return jnp.matmul(left, right, preferred_element_type=dtype)
 
 
 @register_dataclass
@@ -70,13 +86,78 @@ class InnerProduct:
     per_key: ClassVar = ("keys", "key_bias")
 
     def scores(self) -> Float[Array, "queries keys"]:
-        dtype = accumulator(self.queries.dtype, self.keys.dtype)
-        scores = jnp.matmul(self.queries, self.keys.T, preferred_element_type=dtype)
+        scores = product(self.queries, self.keys.T)
         if self.query_bias is not None:
-            scores = scores + self.query_bias[:, None].astype(dtype)
+            scores = scores + self.query_bias[:, None].astype(scores.dtype)
         if self.key_bias is not None:
-            scores = scores + self.key_bias[None, :].astype(dtype)
+            scores = scores + self.key_bias[None, :].astype(scores.dtype)
         return scores
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class SquaredDistance:
+    """Scores that fall with the distance: `s_ij = −gamma ‖queries_i − keys_j‖²`.
+
+    Attributes:
+      queries: the points of the queries.
+      keys: the points of the keys, of as many features.
+      gamma: by which all squared distances are multiplied.
+    """
+
+    queries: Float[Array, "*lead queries features"]
+    keys: Float[Array, "*lead keys features"]
+    gamma: Float[Array, "*lead"]
+
+    per_query: ClassVar = ("queries",)
+    per_key: ClassVar = ("keys",)
+
+    def scores(self) -> Float[Array, "queries keys"]:
+        """The scores by differences: exact wherever the points are, however far apart.
+
+        The features are added one after another, so that neither the scores nor their gradients
+        take memory of `[queries, keys, features]`.
+        """
+        queries, keys, gamma = self._accumulated()
+
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def add(squares: Array, feature: tuple[Array, Array]) -> tuple[Array, None]:
+            query, key = feature
+            difference = query[:, None] - key[None, :]
+            return squares + difference * difference, None
+
+        nothing = jnp.zeros((queries.shape[0], keys.shape[0]), queries.dtype)
+        return -gamma * lax.scan(add, nothing, (queries.T, keys.T))[0]
+
+    def centered(self, reachable: Bool[Array, "*#lead keys"] | None) -> InnerProduct:
+        """The same scores as inner products, of points as seen from the midst of the keys.
+
+        Distances do not mind a shift, but digits do: the terms of an inner product are as large as
+        the points are far from the center.
+
+        Args:
+          reachable: the keys that some query may attend to; None for all. What the others hold,
+            be it NaN, reaches neither scores nor gradients: they are moved to the center.
+        """
+        queries, keys, gamma = self._accumulated()
+        if reachable is None:
+            reachable = jnp.ones(keys.shape[-2], bool)
+        reachable = jnp.broadcast_to(reachable, keys.shape[:-1])
+        center = center_of(lax.stop_gradient(keys), reachable)  # the scores do not depend on it
+        queries, keys = queries - center, jnp.where(reachable[..., None], keys - center, 0)
+        return InnerProduct(
+            2 * gamma[..., None, None] * queries,
+            keys,
+            query_bias=-gamma[..., None] * jnp.sum(queries * queries, axis=-1),
+            key_bias=-gamma[..., None] * jnp.sum(keys * keys, axis=-1),
+        )
+
+    def _accumulated(self) -> tuple[Array, Array, Array]:
+        """The arrays in the dtype of the scores: a square of float16 overflows beyond 255."""
+        arrays = self.queries, self.keys, self.gamma
+        dtype = accumulator(*(array.dtype for array in arrays))
+        queries, keys, gamma = (array.astype(dtype) for array in arrays)
+        return queries, keys, gamma
 
 
 @register_dataclass
@@ -102,9 +183,9 @@ class Additive:
     per_key: ClassVar = ("keys",)
 
     def scores(self) -> Float[Array, "queries keys"]:
-        hidden = self.activation(self.queries[:, None, :] + self.keys[None, :, :])
-        dtype = accumulator(hidden.dtype)
-        return jnp.matmul(hidden, self.readout, preferred_element_type=dtype)
+        dtype = accumulator(self.queries.dtype, self.keys.dtype)
+        queries, keys = self.queries.astype(dtype), self.keys.astype(dtype)
+        return product(self.activation(queries[:, None, :] + keys[None, :, :]), self.readout)
 
 
 @register_dataclass
@@ -113,7 +194,7 @@ class Pairwise:
     """Scores of which nothing is known: the score itself, for every pair.
 
     Attributes:
-      score: a pytree that maps a query and a key to a scalar.
+      score: a pytree that maps a query and a key to a scalar. Integers are served as float32.
       queries: a pytree whose leaves share the leading axis `queries`.
       keys: a pytree whose leaves share the leading axis `keys`.
     """
@@ -130,7 +211,8 @@ class Pairwise:
         return jax.vmap(over_keys, in_axes=(0, None))(self.queries, self.keys)
 
     def _scalar_score(self, query: PyTree, key: PyTree) -> Array:
-        returned = self.score(query, key)
+        with _refusing_effects(self.score):
+            returned = self.score(query, key)
         try:
             score = jnp.asarray(returned)
         except (TypeError, ValueError):
@@ -141,10 +223,10 @@ class Pairwise:
                 f"a score must return a scalar, shape (), for one query and one key;"
                 f" {name_of(self.score)} returned {what}"
             )
-        return score
+        return score.astype(accumulator(score.dtype))
 
 
-Form = KeyOnly | InnerProduct | Additive | Pairwise
+Form = KeyOnly | InnerProduct | SquaredDistance | Additive | Pairwise
 
 
 def size_of(form: Form, lead: int) -> tuple[int, int]:
@@ -179,9 +261,35 @@ def form_of(score: Callable[[Any, Any], Array], queries: PyTree, keys: PyTree) -
       keys: a pytree whose leaves share the leading axis `keys`.
     """
     if hasattr(score, "form"):
-        return score.form(queries, keys)
+        form = score.form(queries, keys)
+        return form if isinstance(form, Pairwise) else jax.tree.map(_floating, form)
     query, key = jax.tree.map(lambda leaf: leaf[0], (queries, keys))
-    return Pairwise(as_pytree(score, query, key), queries, keys)
+    with _refusing_effects(score):
+        return Pairwise(as_pytree(score, query, key), queries, keys)
+
+
+def _floating(array: Array) -> Array:
+    """An array of integers as float32: so are scores of integers served by every form."""
+    inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+    return array if inexact else array.astype(accumulator(array.dtype))
+
+
+@contextlib.contextmanager
+def _refusing_effects(score: Callable[..., Any]) -> Iterator[None]:
+    """Says in words that a score changes more than it returns, where Flax refuses it.
+
+    Raises:
+      ValueError: the score sows, counts, or advances random numbers.
+    """
+    try:
+        yield
+    except TraceContextError as error:
+        cause = str(error).partition(" from ")[0]
+        raise ValueError(
+            f"the score {name_of(score)} changes something as it is called ({cause}), but it is"
+            " traced for all pairs at once: it may neither sow nor count nor draw random numbers;"
+            " dropout of the weights is dropout_rate= of the layer"
+        ) from None
 
 
 @register_dataclass

@@ -9,6 +9,10 @@ must agree, which a test checks for every score there is.
 Write a score in row form, `query @ W`, not `W @ query`: under `vmap` the row form
 becomes a single matrix product over all queries, and the projection is done once for
 every query instead of once for every pair.
+
+Scores are float32 at the least: sums, squares and norms of vectors in half precision are taken in
+float32. The features of inner products keep the dtype of the vectors, which a platform's kernel
+may ask for.
 """
 
 import math
@@ -21,7 +25,16 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from attention.forms import Additive, Form, InnerProduct, KeyOnly, Pairwise
+from attention.forms import (
+    Additive,
+    Form,
+    InnerProduct,
+    KeyOnly,
+    Pairwise,
+    SquaredDistance,
+    accumulator,
+    product,
+)
 from attention.names import find_named
 from attention.sizes import check_size
 
@@ -49,12 +62,13 @@ class Uniform(Score):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        return jnp.zeros((), key.dtype)
+        return jnp.zeros((), accumulator(key.dtype))
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
     ) -> KeyOnly:
-        return KeyOnly(jnp.zeros(keys.shape[0], keys.dtype), num_queries=queries.shape[0])
+        logits = jnp.zeros(keys.shape[0], accumulator(keys.dtype))
+        return KeyOnly(logits, num_queries=queries.shape[0])
 
 
 class Linear(Score):
@@ -67,12 +81,12 @@ class Linear(Score):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        return key @ self.weight[...]
+        return product(key, self.weight[...])
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
     ) -> KeyOnly:
-        return KeyOnly(keys @ self.weight[...], num_queries=queries.shape[0])
+        return KeyOnly(product(keys, self.weight[...]), num_queries=queries.shape[0])
 
 
 class MLPPooling(Score):
@@ -95,13 +109,15 @@ class MLPPooling(Score):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        return jnp.tanh(key @ self.key_weight[...] + self.bias[...]) @ self.readout[...]
+        hidden = _sum(product(key, self.key_weight[...]), self.bias[...])
+        return product(jnp.tanh(hidden), self.readout[...])
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
     ) -> KeyOnly:
-        hidden = jnp.tanh(keys @ self.key_weight[...] + self.bias[...][None, :])
-        return KeyOnly(hidden @ self.readout[...], num_queries=queries.shape[0])
+        hidden = _sum(product(keys, self.key_weight[...]), self.bias[...][None, :])
+        logits = product(jnp.tanh(hidden), self.readout[...])
+        return KeyOnly(logits, num_queries=queries.shape[0])
 
 
 class MLP(Score):
@@ -124,17 +140,23 @@ class MLP(Score):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        hidden = query @ self.query_weight[...] + key @ self.key_weight[...] + self.bias[...]
-        return jnp.tanh(hidden) @ self.readout[...]
+        return product(jnp.tanh(self._hidden(query, key)), self.readout[...])
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
     ) -> Additive:
+        keys = product(keys, self.key_weight[...])
         return Additive(
-            queries @ self.query_weight[...],
-            keys @ self.key_weight[...] + self.bias[...][None, :],
-            self.readout[...],
+            product(queries, self.query_weight[...]),
+            _sum(keys, self.bias[...][None, :]),
+            self.readout[...].astype(keys.dtype),
         )
+
+    def _hidden(
+        self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
+    ) -> Float[Array, " hidden"]:
+        query, key = product(query, self.query_weight[...]), product(key, self.key_weight[...])
+        return _sum(query, key, self.bias[...])
 
 
 class GATv2(MLP):
@@ -143,8 +165,7 @@ class GATv2(MLP):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        hidden = query @ self.query_weight[...] + key @ self.key_weight[...] + self.bias[...]
-        return _leaky_relu(hidden) @ self.readout[...]
+        return product(_leaky_relu(self._hidden(query, key)), self.readout[...])
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
@@ -161,12 +182,12 @@ class Bilinear(Score):
     def __call__(
         self, query: Float[Array, " query_dim"], key: Float[Array, " key_dim"]
     ) -> Float[Array, ""]:
-        return (query @ self.weight[...]) @ key
+        return product(_project(query, self.weight[...]), key)
 
     def form(
         self, queries: Float[Array, "queries query_dim"], keys: Float[Array, "keys key_dim"]
     ) -> InnerProduct:
-        return InnerProduct(queries @ self.weight[...], keys)
+        return InnerProduct(_project(queries, self.weight[...]), keys)
 
 
 class Dot(Score):
@@ -177,7 +198,7 @@ class Dot(Score):
         _require_same_size(type(self).__name__, query_dim, key_dim)
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        return query @ key
+        return product(query, key)
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
@@ -189,7 +210,7 @@ class ScaledDot(Dot):
     """`qᵀk / √dim` (Vaswani et al., arXiv 1706.03762)."""
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        return (query / query.shape[-1] ** 0.5) @ key
+        return product(query / query.shape[-1] ** 0.5, key)
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
@@ -212,12 +233,17 @@ class Cosine(Score):
         self.sharpness = nnx.Param(jnp.asarray(sharpness, jnp.float32))
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        return self.sharpness[...] * (_unit(query) @ _unit(key))
+        cosine = product(_unit(query), _unit(key))
+        return self.sharpness[...].astype(cosine.dtype) * cosine
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
     ) -> InnerProduct:
-        return InnerProduct(self.sharpness[...] * _unit(queries), _unit(keys))
+        units, sharpness = _unit(queries), self.sharpness[...]
+        return InnerProduct(
+            _rounded(sharpness.astype(units.dtype) * units, queries, sharpness),
+            _rounded(_unit(keys), keys),
+        )
 
 
 class RBF(Score):
@@ -235,22 +261,18 @@ class RBF(Score):
         self.log_gamma = nnx.Param(jnp.asarray(math.log(gamma), jnp.float32))
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        difference = query - key
-        return -jnp.exp(self.log_gamma[...]) * (difference @ difference)
+        dtype = accumulator(query.dtype, key.dtype)
+        difference = query.astype(dtype) - key.astype(dtype)
+        return -self._gamma().astype(dtype) * (difference @ difference)
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
-    ) -> InnerProduct:
-        gamma = jnp.exp(self.log_gamma[...])
-        # Distances do not mind a shift, and near the keys' center no digits are lost.
-        center = jax.lax.stop_gradient(jnp.mean(keys, axis=0, keepdims=True))
-        queries, keys = queries - center, keys - center
-        return InnerProduct(
-            2 * gamma * queries,
-            keys,
-            query_bias=-gamma * jnp.sum(queries**2, axis=-1),
-            key_bias=-gamma * jnp.sum(keys**2, axis=-1),
-        )
+    ) -> SquaredDistance:
+        return SquaredDistance(queries, keys, self._gamma())
+
+    def _gamma(self) -> Float[Array, ""]:
+        log_gamma = self.log_gamma[...]
+        return jnp.exp(log_gamma.astype(accumulator(log_gamma.dtype)))
 
 
 class Trilinear(Score):
@@ -263,17 +285,20 @@ class Trilinear(Score):
         self.weight = nnx.Param(_projection(rngs.params(), (key_dim, 1))[:, 0])
 
     def __call__(self, query: Float[Array, " dim"], key: Float[Array, " dim"]) -> Float[Array, ""]:
-        apart = query @ self.query_weight[...] + key @ self.key_weight[...]
-        return apart + (query * self.weight[...]) @ key
+        return _sum(
+            product(query, self.query_weight[...]),
+            product(key, self.key_weight[...]),
+            product(_scaled(query, self.weight[...]), key),
+        )
 
     def form(
         self, queries: Float[Array, "queries dim"], keys: Float[Array, "keys dim"]
     ) -> InnerProduct:
         return InnerProduct(
-            queries * self.weight[...][None, :],
+            _scaled(queries, self.weight[...][None, :]),
             keys,
-            query_bias=queries @ self.query_weight[...],
-            key_bias=keys @ self.key_weight[...],
+            query_bias=product(queries, self.query_weight[...]),
+            key_bias=product(keys, self.key_weight[...]),
         )
 
 
@@ -307,11 +332,40 @@ def find_score(name: str) -> Callable[..., Any]:
     return score
 
 
+def check_score(score: Callable[..., Any]) -> None:
+    """Refuses a score with a state that calls change, such as that of dropout.
+
+    What shows only in a call, such as sowing, is refused there.
+
+    Raises:
+      ValueError: the score, or a module in it, keeps random state or running statistics.
+    """
+    variables = jax.tree.leaves_with_path(score, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    for path, variable in variables:
+        for kind, (what, remedy) in _STATES.items():
+            if isinstance(variable, kind):
+                where = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise ValueError(
+                    f"the score {type(score).__name__} holds {what}, {where}"
+                    f" ({type(variable).__name__}), but a score changes nothing as it is called:"
+                    f" it is traced for all pairs at once; {remedy}"
+                )
+
+
+# What a variable of Flax says about its module, and what serves instead of that module.
+_STATES: dict[type, tuple[str, str]] = {
+    nnx.RngState: ("random state", "dropout of the weights is dropout_rate= of the layer"),
+    nnx.BatchStat: ("running statistics", "nnx.LayerNorm and nnx.RMSNorm need none"),
+}
+
+
 def _leaky_relu(hidden: Float[Array, "*lead hidden"]) -> Float[Array, "*lead hidden"]:
     return jax.nn.leaky_relu(hidden, negative_slope=0.2)
 
 
 def _unit(vectors: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
+    """Vectors of length 1, or zero, in float32 at the least."""
+    vectors = vectors.astype(accumulator(vectors.dtype))
     # The largest entry as the unit of length: squares neither overflow nor vanish. It cancels.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True))
     vectors = vectors / jnp.where(largest == 0, 1.0, largest)
@@ -319,6 +373,29 @@ def _unit(vectors: Float[Array, "*lead dim"]) -> Float[Array, "*lead dim"]:
     # The inner `where` keeps the root away from zero, where its derivative is infinite.
     is_zero = squares == 0
     return jnp.where(is_zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1.0, squares)))
+
+
+def _sum(*terms: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The sum of terms, in their accumulator."""
+    dtype = accumulator(*(term.dtype for term in terms))
+    first, *others = (term.astype(dtype) for term in terms)
+    return sum(others, first)
+
+
+def _project(vectors: Array, weight: Array) -> Array:
+    return _rounded(product(vectors, weight), vectors, weight)
+
+
+def _scaled(vectors: Array, weight: Array) -> Array:
+    dtype = accumulator(vectors.dtype, weight.dtype)
+    return _rounded(vectors.astype(dtype) * weight.astype(dtype), vectors, weight)
+
+
+def _rounded(features: Array, *sources: Array) -> Array:
+    """In half precision, where all that the features were made of is in that precision."""
+    dtypes = {source.dtype for source in sources}
+    halves = {jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16)}
+    return features.astype(dtypes.pop()) if len(dtypes) == 1 and dtypes <= halves else features
 
 
 def _require_same_size(name: str, query_dim: int, key_dim: int) -> None:

@@ -1,10 +1,13 @@
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
+from flax import nnx
 from oracles import (
     FORMS,
     KEY_DIM,
@@ -22,17 +25,48 @@ from oracles import (
     refused,
 )
 
-from attention import Additive, InnerProduct, KeyOnly, Pairwise, form_of
+from attention import Additive, InnerProduct, KeyOnly, Pairwise, Score, attend, form_of, masks
+from attention.forms import SquaredDistance, accumulator, product
 
 pytestmark = pytest.mark.usefixtures("strict")
 
+HALVES = [jnp.float16, jnp.bfloat16]
+HALF = jnp.float32(0.5)
+ALL_FORMS = [*FORMS, SquaredDistance]
 
-@pytest.mark.parametrize("kind", FORMS)
+
+def make(kind, lead=()):
+    """A form of one kind, as `make_form` makes it."""
+    if kind is not SquaredDistance:
+        return make_form(kind, lead)
+    queries, keys = normal(1, *lead, QUERIES, QUERY_DIM), normal(2, *lead, KEYS, QUERY_DIM)
+    return SquaredDistance(queries, keys, jnp.abs(normal(3, *lead)))
+
+
+def loop(form, at=()):
+    """The scores of a form, as `loop_scores` computes them."""
+    if not isinstance(form, SquaredDistance):
+        return loop_scores(form, at)
+    queries, keys, gamma = (np.asarray(leaf, np.float64)[at] for leaf in jax.tree.leaves(form))
+    return pairs(lambda q, k: -gamma * sum((q - k) ** 2), queries, keys)
+
+
+def softmax(scores):
+    weights = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
+    return weights / np.sum(weights, axis=-1, keepdims=True)
+
+
+def as_numbers(tree):
+    """A tree in float64: to compare what differs in dtype."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
+
+
+@pytest.mark.parametrize("kind", ALL_FORMS)
 def test_scores_are_the_equation(kind):
-    form = make_form(kind)
+    form = make(kind)
     scores = jit(kind.scores)(form)
     assert scores.shape == (QUERIES, KEYS)
-    assert_close(scores, loop_scores(form), tolerance=2e-6)
+    assert_close(scores, loop(form), tolerance=2e-6)
 
 
 @pytest.mark.parametrize("absent", [["query_bias"], ["key_bias"], ["query_bias", "key_bias"]])
@@ -48,16 +82,16 @@ def test_additive_takes_another_activation():
     assert_close(jit(Additive.scores)(form), expected)
 
 
-@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("kind", ALL_FORMS)
 def test_vmap_adds_an_axis_in_front_of_every_leaf(kind):
-    form = make_form(kind, lead=(3,))
+    form = make(kind, lead=(3,))
     scores = jit(jax.vmap(kind.scores))(form)
-    assert_close(scores, np.stack([loop_scores(form, at) for at in range(3)]))
+    assert_close(scores, np.stack([loop(form, at) for at in range(3)]))
 
 
-@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("kind", ALL_FORMS)
 def test_forms_are_frozen(kind):
-    form = make_form(kind)
+    form = make(kind)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(form, dataclasses.fields(form)[0].name, None)
 
@@ -110,3 +144,270 @@ def test_a_score_that_returns_a_vector_is_named_with_its_shape():
     queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, KEY_DIM)
     with refused(r"must return a scalar.*vectorial returned shape \(11,\)"):
         form_of(vectorial, queries, keys).scores()
+
+
+# Squared distances
+
+
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("reachable", ["all", "some", "some, for each"])
+def test_centered_distances_are_the_same_scores(lead, reachable):
+    form = make(SquaredDistance, lead)
+    allowed = np.ones((*lead, KEYS), bool)
+    if reachable != "all":
+        allowed[..., [0, 3]] = False
+    if reachable == "some, for each":
+        allowed = np.random.default_rng(4).random((*lead, KEYS)) < 0.5
+    told = {"all": None, "some": jnp.asarray(allowed[(*(slice(1) for _ in lead),)])}
+    centered = jit(SquaredDistance.centered)(form, told.get(reachable, jnp.asarray(allowed)))
+    for at in np.ndindex(lead):
+        scores = jax.tree.map(lambda leaf, at=at: leaf[at], centered).scores()
+        kept = np.where(allowed[at], np.asarray(scores), 0.0)
+        assert_close(kept, np.where(allowed[at], loop(form, at), 0.0), tolerance=5e-6)
+
+
+def test_masked_keys_reach_neither_scores_nor_gradients():
+    # The squared distances are 0 and 2: e⁰ / (e⁰ + e⁻¹).
+    mask, reachable = masks.lengths(jnp.asarray(2)), jnp.arange(4) < 2
+    values = jnp.eye(4, 2)
+
+    def context(keys):
+        form = SquaredDistance(jnp.zeros((1, 2)), keys, HALF).centered(reachable)
+        return attend(form, values, mask=mask)[0]
+
+    for content in (-1e4, np.inf, np.nan):
+        keys = jnp.asarray([[0.0, 0], [1, 1], [content, content], [content, content]])
+        assert_close(jit(context)(keys), np.array([0.7310586, 0.2689414]), tolerance=1e-6)
+        gradient = jit(jax.grad(lambda keys: context(keys)[0]))(keys)
+        # A weight of .731 · .269 on half the gradient of the distance.
+        expected = np.array([[0, 0], [0.1966119, 0.1966119], [0, 0], [0, 0]])
+        assert_close(gradient, expected, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("content", [50.0, 1e4, 1e12])
+@pytest.mark.parametrize("far", [slice(2, None), slice(0, 1), slice(3, 4)], ids=str)
+def test_keys_that_are_far_away_cost_the_others_no_digits(content, far):
+    form, near = make(SquaredDistance), np.ones(KEYS, bool)
+    near[far] = False
+    form = dataclasses.replace(form, keys=form.keys.at[far].set(content))
+    scores = jit(lambda form: form.centered(None).scores())(form)
+    assert_close(scores[:, near], loop(form)[:, near], tolerance=2e-6)
+    assert np.all(scores[:, far] < -100)
+
+
+@pytest.mark.parametrize("far", [slice(1, None), slice(2, None), slice(0, 1)], ids=str)
+def test_keys_whose_squares_overflow_are_left_out_of_the_center(far):
+    form, near = make(SquaredDistance), np.ones(KEYS, bool)
+    near[far] = False
+    form = dataclasses.replace(form, keys=form.keys.at[far].set(1e30))
+    scores = jit(lambda form: form.centered(None).scores())(form)
+    assert_close(scores[:, near], loop(form)[:, near], tolerance=2e-6)
+    assert np.all(scores[:, ~near] == -np.inf)
+
+
+def test_equal_distances_of_keys_of_few_digits_stay_equal():
+    keys = 32.0 * np.random.default_rng(1).choice([-1, 1], (101, 64)) + 7
+    form = SquaredDistance(jnp.full((1, 64), 7, jnp.float16), jnp.asarray(keys, jnp.float16), HALF)
+    scores = jit(lambda form: form.centered(None).scores())(form)
+    np.testing.assert_array_equal(scores, np.full((1, 101), -0.5 * 64 * 32**2))
+
+
+@pytest.mark.parametrize("road", ["scores", "centered", "centered, some"])
+def test_gradients_of_distances(road):
+    form, cotangent = make(SquaredDistance), normal(5, QUERIES, KEYS)
+    allowed = np.ones(KEYS, bool) if road != "centered, some" else np.arange(KEYS) > 2
+    cotangent = jnp.where(allowed[None, :], cotangent, 0.0)
+
+    def scores(form):
+        if road == "scores":
+            return form.scores()
+        return form.centered(None if allowed.all() else jnp.asarray(allowed)).scores()
+
+    (actual,) = jit(lambda form: jax.vjp(scores, form)[1](cotangent))(form)
+    queries, keys, gamma, c = as_numbers([*jax.tree.leaves(form), cotangent])
+    by_query, by_key, by_gamma = np.zeros_like(queries), np.zeros_like(keys), np.zeros(())
+    for i, j in np.ndindex(c.shape):
+        difference = queries[i] - keys[j]
+        by_query[i] -= 2 * gamma * c[i, j] * difference
+        by_key[j] += 2 * gamma * c[i, j] * difference
+        by_gamma -= c[i, j] * np.sum(difference**2)
+    assert_close(jax.tree.leaves(actual), [by_query, by_key, by_gamma], tolerance=5e-6)
+
+
+@pytest.mark.parametrize("implementation", ["dense", "streaming"])
+def test_a_sigmoid_of_distances_reads_the_terms_of_the_query(implementation):
+    form, values = make(SquaredDistance), normal(6, KEYS, 3)
+    options = {"normalizer": "sigmoid", "implementation": implementation}
+    contexts = [jit(lambda f: attend(f, values, **options))(f) for f in (form, form.centered(None))]
+    expected = 1 / (1 + np.exp(-(loop(form) - np.log(KEYS)))) @ np.asarray(values, np.float64)
+    assert_close(contexts, [expected, expected])
+
+
+def test_distances_take_no_memory_of_pairs_and_features():
+    form = make(SquaredDistance)
+    program = str(jax.make_jaxpr(jax.grad(lambda form: jnp.sum(form.scores())))(form))
+    assert f"[{QUERIES},{KEYS}]" in program
+    sizes = [set(found.split(",")) for found in re.findall(r"\w+\[([\d,]+)\]", program)]
+    assert not any({str(QUERIES), str(KEYS), str(QUERY_DIM)} <= size for size in sizes)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(QUERIES, 0), (0, KEYS)])
+@pytest.mark.parametrize("told", [True, False])
+def test_there_may_be_no_keys_and_no_queries(queries, keys, told):
+    form = SquaredDistance(normal(1, queries, 3), normal(2, keys, 3), jnp.float32(1))
+    centered = form.centered(jnp.zeros(keys, bool) if told else None)
+    assert centered.scores().shape == form.scores().shape == (queries, keys)
+
+
+def test_where_no_key_can_be_reached_nothing_is_nan():
+    form = make(SquaredDistance)
+    form = dataclasses.replace(form, keys=jnp.full_like(form.keys, jnp.nan))
+    centered = form.centered(jnp.zeros(KEYS, bool))
+    assert np.all(np.isfinite(centered.scores()))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("entries", ["±32", "to 32"])
+@pytest.mark.parametrize("gamma", [0.5, 1e-3])
+def test_weights_of_distances_whose_squares_overflow_float16(dtype, entries, gamma):
+    rng = np.random.default_rng(3)
+    draw = {
+        "±32": lambda n: rng.choice([-32, 32], (n, 64)),
+        "to 32": lambda n: rng.uniform(-32, 32, (n, 64)),
+    }
+    queries, keys = (jnp.asarray(draw[entries](n), dtype) for n in (17, 101))
+    form = SquaredDistance(queries, keys, jnp.float32(gamma))
+    expected = softmax(loop(form))
+    roads = jit(lambda form: (form.scores(), form.centered(None).scores()))(form)
+    for scores in roads:
+        assert scores.dtype == jnp.float32
+        np.testing.assert_allclose(softmax(np.asarray(scores)), expected, rtol=0, atol=2e-3)
+
+
+# Dtypes
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ([jnp.float16], jnp.float32),
+        ([jnp.bfloat16, jnp.float16], jnp.float32),
+        ([jnp.float64, jnp.float16], jnp.float64),
+        ([jnp.int32], jnp.float32),
+        ([jnp.int64, jnp.bool_, jnp.bfloat16], jnp.float32),
+        ([], jnp.float32),
+    ],
+)
+def test_sums_are_float32_at_the_least(dtypes, expected):
+    assert accumulator(*dtypes) == expected
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [(jnp.float16, jnp.float16), (jnp.bfloat16, jnp.float32), (jnp.int32, jnp.int32)],
+)
+def test_a_product_is_float32_at_the_least(left, right):
+    # Four times 300²: more than float16 can hold.
+    actual = jit(product)(jnp.full((2, 4), 300, left), jnp.full(4, 300, right))
+    assert actual.dtype == jnp.float32
+    assert_close(actual, np.full(2, 360_000.0), tolerance=4e-3 if right == jnp.bfloat16 else 1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_hidden_units_of_half_precision_are_added_in_float32(dtype):
+    large = 0.8 * float(jnp.finfo(jnp.float16).max)
+    form = Additive(
+        jnp.full((QUERIES, 2), large, dtype),
+        jnp.full((KEYS, 2), large, dtype),
+        jnp.ones(2, dtype),
+        activation=jax.nn.relu,
+    )
+    expected = 4 * float(dtype(large))
+    assert_close(jit(Additive.scores)(form), np.full((QUERIES, KEYS), expected), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_an_inner_product_may_mix_dtypes(dtype):
+    form = make_form(InnerProduct)
+    form = dataclasses.replace(form, keys=form.keys.astype(dtype))
+    assert_close(jit(InnerProduct.scores)(form), loop_scores(form), tolerance=2e-6)
+
+
+def as_int(query, key):
+    return jnp.int32(4 * jnp.sin(query[0] * key[0]))
+
+
+class Whole(nnx.Module):
+    def __call__(self, query, key):
+        return as_int(query, key)
+
+
+class WholeScore(Score):
+    def __call__(self, query, key):
+        return as_int(query, key)
+
+
+class WholeLogits(Score):
+    def __call__(self, query, key):
+        return jnp.int32(4 * key[0])
+
+    def form(self, queries, keys):
+        return KeyOnly(jnp.int32(4 * keys[:, 0]), num_queries=len(queries))
+
+
+@pytest.mark.parametrize(
+    "score",
+    [as_int, Whole(), WholeScore(), WholeLogits(), lambda q, k: q[0] > k[0], lambda q, k: 3],
+    ids=["function", "module", "score", "form", "booleans", "constant"],
+)
+@pytest.mark.parametrize("implementation", [None, "dense", "streaming"])
+def test_scores_that_are_integers_are_served_as_float32(score, implementation, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    queries, keys, values = (normal(n, size, 3) for n, size in ((1, QUERIES), (2, KEYS), (3, KEYS)))
+    form = form_of(score, queries, keys)
+    assert form.scores().dtype == jnp.float32
+    scores = np.array([[float(score(q, k)) for k in keys] for q in queries])
+    context = jit(lambda form: attend(form, values, implementation=implementation))(form)
+    assert_close(context, softmax(scores) @ np.asarray(values, np.float64))
+
+
+# What a score may not do
+
+
+class Sowing(Score):
+    def __call__(self, query, key):
+        score = query[0] * key[0]
+        self.sow(nnx.Intermediate, "score", score)
+        return score
+
+
+class Counting(Score):
+    def __init__(self):
+        self.calls = nnx.Variable(jnp.zeros((), jnp.int32))
+
+    def __call__(self, query, key):
+        self.calls[...] += 1
+        return query[0] * key[0]
+
+
+DROPOUT = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+
+def dropping(query, key):
+    return DROPOUT(query)[0] * key[0]
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (Sowing(), r"Sowing changes something as it is called \(Cannot mutate 'Sowing'\)"),
+        (Counting(), r"Counting changes something as it is called \(Cannot mutate Variable\)"),
+        (dropping, r"dropping changes something as it is called \(Cannot mutate RngCount\)"),
+    ],
+    ids=["sows", "counts", "drops"],
+)
+@pytest.mark.parametrize("implementation", ["dense", "streaming"])
+def test_a_score_that_changes_something_is_refused_in_words(score, message, implementation):
+    queries, keys = normal(1, QUERIES, 3), normal(2, KEYS, 3)
+    with refused(rf"^the score {message}, but .* dropout of the weights is dropout_rate= of "):
+        attend(form_of(score, queries, keys), keys, implementation=implementation)

@@ -44,7 +44,7 @@ from attention import (
     Uniform,
     form_of,
 )
-from attention.scores import find_score
+from attention.scores import check_score, find_score
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -224,10 +224,12 @@ def test_the_width_of_a_kernel_must_be_positive():
         RBF(QUERY_DIM, QUERY_DIM, gamma=0.0, rngs=nnx.Rngs(0))
 
 
-def test_distances_far_from_the_origin_keep_their_digits():
+@pytest.mark.parametrize("centered", [False, True])
+def test_distances_far_from_the_origin_keep_their_digits(centered):
     score = RBF(QUERY_DIM, QUERY_DIM, rngs=nnx.Rngs(0))
     queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, QUERY_DIM)
-    near, far = (score.form(queries + c, keys + c).scores() for c in (0.0, 1000.0))
+    forms = [score.form(queries + c, keys + c) for c in (0.0, 1000.0)]
+    near, far = ((f.centered(None) if centered else f).scores() for f in forms)
     assert_close(far, near, tolerance=1e-3)
 
 
@@ -247,6 +249,109 @@ def test_rngs_decide_the_parameters(name):
 def test_scores_of_random_vectors_begin_neither_flat_nor_saturated(name):
     queries, keys = normal(1, 64, QUERY_DIM), normal(2, 64, KEY_DIM)
     assert 0.3 < np.std(jit(double_vmap(initial(name, 0)))(queries, keys)) < 6
+
+
+# Half precision
+
+# Of the greatest score: sums are float32, and rounded are the features of inner products alone.
+ROUNDED = {"bilinear", "scaled_dot", "cosine", "trilinear"}
+TOLERANCES = {jnp.float16: 2e-3, jnp.bfloat16: 1.6e-2}
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("parameter_dtype", ["half", "float32"])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_vectors_of_half_precision_get_scores_of_float32(name, dtype, parameter_dtype, scale):
+    """At 300 their squares overflow float16, and so do sums of their products."""
+    score, queries, keys = problem(name)
+    queries, keys = ((scale * vectors).astype(dtype) for vectors in (queries, keys))
+    if parameter_dtype == "half":
+        score = jax.tree.map(lambda leaf: leaf.astype(dtype), score)
+    own = parameters(score)
+    expected = pairs(lambda query, key: EQUATIONS[name](own, query, key), queries, keys)
+    by_form = jit(lambda s, q, k: form_of(s, q, k).scores())(score, queries, keys)
+    by_vmap = jit(lambda s, q, k: double_vmap(s)(q, k))(score, queries, keys)
+    assert by_form.dtype == by_vmap.dtype == jnp.float32
+    greatest = np.max(np.abs(expected))
+    for scores in (by_form, by_vmap):
+        tolerance = TOLERANCES[dtype] if name in ROUNDED else 1e-5
+        np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance * max(1e-9, greatest))
+
+
+@pytest.mark.parametrize("name", sorted(ROUNDED | {"dot"}))
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_features_keep_a_dtype_that_kernels_of_a_platform_take(name, dtype):
+    score, queries, keys = jax.tree.map(lambda leaf: leaf.astype(dtype), problem(name))
+    form = form_of(score, queries, keys)
+    assert form.queries.dtype == form.keys.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_gamma_is_not_rounded_to_half_precision(dtype):
+    score = RBF(2, 2, gamma=0.3, rngs=nnx.Rngs(0))
+    score = jax.tree.map(lambda leaf: leaf.astype(dtype), score)
+    expected = -5000 * np.exp(np.float64(score.log_gamma[...]))
+    assert float(score(jnp.zeros(2, dtype), jnp.full(2, 50, dtype))) == pytest.approx(expected)
+
+
+# State
+
+
+class Normed(Score):
+    """A score with layers that change nothing."""
+
+    def __init__(self, query_dim, key_dim, *, rngs):
+        self.norm = nnx.LayerNorm(query_dim, rngs=rngs)
+        self.linear = nnx.Linear(query_dim, key_dim, rngs=rngs)
+        self.constant = nnx.Variable(jnp.ones(()))
+
+
+class Dropping(Normed):
+    def __init__(self, query_dim, key_dim, *, rngs):
+        super().__init__(query_dim, key_dim, rngs=rngs)
+        self.layers = nnx.List([nnx.Dropout(0.5, rngs=rngs)])
+
+
+class Drawing(Normed):
+    def __init__(self, query_dim, key_dim, *, rngs):
+        super().__init__(query_dim, key_dim, rngs=rngs)
+        self.rngs = rngs
+
+
+class Counting(Normed):
+    def __init__(self, query_dim, key_dim, *, rngs):
+        super().__init__(query_dim, key_dim, rngs=rngs)
+        self.norm = nnx.BatchNorm(query_dim, rngs=rngs)
+
+
+def of_heads(score):
+    """As a layer makes it: the scores of its heads are one module."""
+    return jax.vmap(lambda key: score(QUERY_DIM, QUERY_DIM, rngs=nnx.Rngs(key)))(
+        jax.random.split(jax.random.key(0), 3)
+    )
+
+
+@pytest.mark.parametrize("score", [*SCORES.values(), Normed])
+def test_a_score_without_state_is_taken(score):
+    check_score(jax.eval_shape(lambda: of_heads(score)))
+
+
+def test_a_plain_function_has_no_state():
+    check_score(overlap)
+
+
+@pytest.mark.parametrize(
+    ("score", "what"),
+    [
+        (Dropping, r"random state, layers\.0\.rngs\.count \(RngCount\), .* is dropout_rate= of"),
+        (Drawing, r"random state, rngs\.\S+ \(RngCount\), .* is dropout_rate= of the layer"),
+        (Counting, r"running statistics, norm\.mean \(BatchStat\), .*; nnx\.LayerNorm and"),
+    ],
+)
+def test_a_score_with_state_is_refused_in_words(score, what):
+    with refused(rf"^the score {score.__name__} holds {what}"):
+        check_score(jax.eval_shape(lambda: of_heads(score)))
 
 
 # Names

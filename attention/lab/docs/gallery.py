@@ -26,6 +26,10 @@ COSTS = {
         "O(queries · keys): the platform's dot-product attention; in tiles from 2²⁰ pairs on; in"
         " half precision on an NVIDIA GPU, cuDNN's flash attention (reverse mode only)"
     ),
+    "SquaredDistance": (
+        "O(queries · keys): by inner products, of points as seen from the midst of the keys, in"
+        " float32 at the least"
+    ),
     "Additive": "O(queries · keys · hidden): in tiles, `tanh` as half a division",
     "Pairwise": "O(queries · keys) times the cost of the score: in tiles from 2¹⁸ pairs on",
 }

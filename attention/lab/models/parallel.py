@@ -19,9 +19,10 @@ from attention.lab.models.decoder import (
     Tokens,
     Weights,
 )
-from attention.lab.models.positions import Positions, rotate, sinusoids
+from attention.lab.models.positions import Positions, sinusoids
 from attention.layers import Attention
 from attention.normalizers import Normalizer
+from attention.rotary import rotate
 
 
 class ParallelDecoder(Decoder):
