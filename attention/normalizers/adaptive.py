@@ -34,13 +34,14 @@ class ScaledEntmax:
     With a single key the weight is one, and no scale has an effect.
 
     Attributes:
-      beta: how much the number of keys counts, not negative.
+      beta: how much the number of keys counts, not negative; its axes are the last axes of the
+        scores before the keys.
       gamma: how fast the scale grows with that number; below zero, it shrinks.
       delta: the scale apart from that number, not negative.
     """
 
-    beta: Float[Array, "*heads queries"]
-    gamma: Float[Array, "*heads queries"]
+    beta: Float[Array, "*queries"]
+    gamma: Float[Array, "*queries"]
     delta: float = static(default=1.0)
 
     __name__: ClassVar[str] = "asentmax"  # in messages

@@ -1,5 +1,6 @@
 """Normalizers by name, and from what a user gives to what `attend` can call."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -53,13 +54,14 @@ def find_normalizer(
     found = _named(normalizer, choices)
     if _is_made(found):
         raise ValueError(
-            f"normalizer={_shown(normalizer)} is yet to be made: by Attention, or by"
-            " attention.normalizers.make_normalizer(normalizer, query_dim, heads, rngs)"
+            f"normalizer={_shown(normalizer)} stands for a class, and attend takes an instance:"
+            " Attention makes one, or attention.normalizers.make_normalizer(normalizer, query_dim,"
+            " heads, rngs)"
         )
     if hasattr(found, "reading"):
         raise ValueError(
-            f"normalizer={_shown(normalizer)} is yet to read the queries: by Attention, or by"
-            " attention.normalizers.read_normalizer(normalizer, queries)"
+            f"normalizer={_shown(normalizer)} must read the queries first: Attention has it do so,"
+            " or attention.normalizers.read_normalizer(normalizer, queries)"
         )
     _check(found)
     if isinstance(found, KEEPING_THE_CONTRACT) or found in (sparsemax, entmax15):
@@ -88,13 +90,12 @@ def make_normalizer(
     """
     found = _named(normalizer, NORMALIZERS)
     if _is_made(found):
-        try:
-            inspect.signature(found).bind(query_dim, heads, rngs=rngs)
-        except (TypeError, ValueError) as error:
+        fault = _fault_of_maker(found)
+        if fault is not None:
             raise ValueError(
                 f"normalizer={_shown(normalizer)} is a class, and must be made by (query_dim,"
-                f" heads, rngs=…), else pass an instance: {error}"
-            ) from error
+                f" heads, rngs=…), else pass an instance: {fault}"
+            )
         found = found(query_dim, heads, rngs=rngs)
     if not hasattr(found, "reading"):
         _check(found)
@@ -135,34 +136,57 @@ def _named(normalizer: Any, choices: Iterable[str]) -> Any:
 
 def _is_made(found: Any) -> bool:
     """Whether it makes a normalizer, instead of being one."""
-    if isinstance(found, type):
+    if isinstance(_without_options(found), type):
         return True
-    return _binds(found, None, None, rngs=None) and not _binds(found, None, where=None)
+    return _fault_of_maker(found) is None and _fault_of_normalizer(found) is not None
 
 
-def _binds(function: Any, *arguments: Any, **named: Any) -> bool:
+def _fault_of_maker(found: Any) -> str | None:
+    """Why it cannot be called to make a normalizer, if it cannot."""
     try:
-        inspect.signature(function).bind(*arguments, **named)
-    except (TypeError, ValueError):
-        return False
-    return True
+        _bind(found, None, None, rngs=None)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _fault_of_normalizer(found: Any) -> str | None:
+    """Why it cannot be called on scores, or be part of a compiled program's key, if it cannot."""
+    try:
+        _bind(found, None, where=None)
+        if jax.tree_util.all_leaves([found]):
+            hash(found)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _bind(found: Any, *arguments: Any, **named: Any) -> None:
+    """Raises a TypeError where a function, a class, or a partial of one, cannot be called so."""
+    function = _without_options(found)
+    if isinstance(found, functools.partial):
+        arguments, named = (*found.args, *arguments), found.keywords | named
+    if isinstance(function, type) and function.__init__ is not object.__init__:
+        # The class of an `nnx.Module` tells the signature of its metaclass.
+        function, arguments = function.__init__, (None, *arguments)
+    inspect.signature(function).bind(*arguments, **named)
+
+
+def _without_options(found: Any) -> Any:
+    return found.func if isinstance(found, functools.partial) else found
 
 
 def _check(normalizer: Any) -> None:
-    """Refuses what cannot be called on scores, or be part of a compiled program's key."""
     if not callable(normalizer):
         raise ValueError(
             f"normalizer={normalizer!r} is neither a name nor a function (scores, where) -> weights"
         )
-    try:
-        if jax.tree_util.all_leaves([normalizer]):
-            hash(normalizer)
-        inspect.signature(normalizer).bind(None, where=None)
-    except (TypeError, ValueError) as error:
+    fault = _fault_of_normalizer(normalizer)
+    if fault is not None:
         raise ValueError(
-            f"normalizer={_shown(normalizer)} must be hashable, or a pytree, and be"
-            f" called as (scores, where=…) -> weights: {error}"
-        ) from error
+            f"normalizer={_shown(normalizer)} must be hashable, or a pytree, and be called as"
+            f" (scores, where=…) -> weights: {fault}"
+        )
 
 
 def _shown(normalizer: Any) -> str:
