@@ -1,3 +1,5 @@
+"""The contract that all normalizers keep, and their equations in float64."""
+
 import functools
 import math
 
@@ -5,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from normalizer_equations import EQUATIONS, row_by_row
 from oracles import BATCH, HEADS, KEYS, QUERIES, arrays_in, assert_close, jit, normal, refused
 
-from attention.normalizers import NORMALIZERS
+from attention.normalizers import NORMALIZERS, ScaledEntmax, SoftmaxWithSink
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -15,24 +18,44 @@ SHAPE = (BATCH, HEADS, QUERIES, KEYS)
 WHERE = np.random.default_rng(0).random(SHAPE) < 0.5
 WHERE[:, :, 1] = False  # a query with no key
 WHERE[:, :, 2] = True
+LOWEST = float(np.finfo(np.float32).min)
 
 SPARSE = ["sparsemax", "entmax15"]
-DENSE = ["softmax", "sigmoid"]
-every = pytest.mark.parametrize("name", [*DENSE, *SPARSE])
+DENSE = ["softmax", "sigmoid", "softmax_one", "softmax_sink"]
+every = pytest.mark.parametrize("name", [*DENSE, *SPARSE, "asentmax"])
 sparse = pytest.mark.parametrize("name", SPARSE)
 dense = pytest.mark.parametrize("name", DENSE)
-summing_to_one = pytest.mark.parametrize("name", ["softmax", *SPARSE])
+summing_to_one = pytest.mark.parametrize("name", ["softmax", *SPARSE, "asentmax"])
+
+
+def parameters(name, lead):
+    """Those of a normalizer that has read queries, for scores of the axes `(*lead, keys)`."""
+    if name == "softmax_sink":
+        return [normal(11, *lead[1:-1])]
+    if name == "asentmax":
+        return [jnp.abs(normal(12, *lead)), normal(13, *lead)]
+    return []
+
+
+def make(name, given):
+    """The normalizer of a name, of the given parameters if it has any."""
+    classes = {"softmax_sink": SoftmaxWithSink, "asentmax": ScaledEntmax}
+    return classes[name](*given) if name in classes else NORMALIZERS[name]
+
+
+def call(name, scores, where=None):
+    return make(name, parameters(name, scores.shape[:-1]))(scores, where=where)
 
 
 @functools.partial(jit, static_argnums=0)
 def weigh(name, scores, where=None):
-    return NORMALIZERS[name](scores, where=where)
+    return call(name, scores, where)
 
 
 @functools.partial(jit, static_argnums=0)
 def pulled(name, scores, where=None):
     """The weights, and the gradient of a random functional of them."""
-    weights, pullback = jax.vjp(lambda s: NORMALIZERS[name](s, where=where), scores)
+    weights, pullback = jax.vjp(lambda s: call(name, s, where), scores)
     return weights, pullback(functional(*weights.shape).astype(scores.dtype))[0]
 
 
@@ -40,32 +63,12 @@ def functional(*shape):
     return normal(7, *shape)
 
 
-def bisected(scores, power):
-    """`[s/power − τ]₊^power`, with the sum of one found by bisection."""
-    x = scores / power
-    low, high = np.max(x) - 1, np.max(x)
-    for _ in range(60):
-        middle = (low + high) / 2
-        enough = np.sum(np.maximum(x - middle, 0) ** power) > 1
-        low, high = (middle, high) if enough else (low, middle)
-    return np.maximum(x - low, 0) ** power
-
-
-EQUATIONS = {
-    "softmax": lambda s: np.exp(s) / np.sum(np.exp(s)),
-    "sigmoid": lambda s: 1 / (1 + np.exp(math.log(len(s)) - s)),
-    "sparsemax": lambda s: bisected(s, 1),
-    "entmax15": lambda s: bisected(s, 2),
-}
-
-
 def expected_weights(name, scores, where):
     """The equation, row by row in float64, of the allowed keys alone."""
-    weights = np.zeros(scores.shape)
-    for at in np.ndindex(scores.shape[:-1]):
-        if where[at].any():
-            weights[at][where[at]] = EQUATIONS[name](scores[at][where[at]])
-    return weights
+    given = [np.asarray(value, np.float64) for value in parameters(name, scores.shape[:-1])]
+    if name == "softmax_sink" and given[0].ndim:
+        given = [given[0][:, None]]
+    return row_by_row(EQUATIONS[name], scores, where, *given)
 
 
 def expected_gradient(name, scores, where, step=1e-6):
@@ -103,6 +106,7 @@ def test_weights_and_gradient_under_a_mask_are_the_equations(name):
         ("sigmoid", [0.0, math.log(3), math.log(9)], [1 / 4, 1 / 2, 3 / 4]),
         ("sparsemax", [0.5, 0.2, -1.0], [0.65, 0.35, 0.0]),
         ("entmax15", [1.1, 0.7, -2.0], [0.8**2, 0.6**2, 0.0]),
+        ("softmax_one", [0.0, math.log(2)], [1 / 4, 1 / 2]),
     ],
 )
 def test_weights_are_those_found_by_hand(name, scores, expected):
@@ -122,7 +126,7 @@ def test_jacobian_is_the_published_one(name):
 def test_forward_and_reverse_mode_agree(name):
     def both(scores, where):
         def function(scores):
-            return NORMALIZERS[name](scores, where=where)
+            return call(name, scores, where)
 
         return jax.jacfwd(function)(scores), jax.jacrev(function)(scores)
 
@@ -136,7 +140,7 @@ def test_hessian_vector_product_is_a_difference_of_gradients(name):
     where = jnp.asarray(WHERE)
 
     def gradient(scores):
-        return jax.grad(lambda s: jnp.sum(NORMALIZERS[name](s, where=where) ** 3))(scores)
+        return jax.grad(lambda s: jnp.sum(call(name, s, where) ** 3))(scores)
 
     with jax.enable_x64(True):
         scores, along = (normal(seed, *SHAPE).astype(jnp.float64) for seed in (1, 2))
@@ -190,14 +194,67 @@ def test_a_row_with_no_key_has_weights_and_gradient_zero(name):
 def test_a_row_with_no_key_makes_no_nan_on_the_way(name):
     nothing = jnp.asarray(np.zeros(KEYS, bool))
     with jax.debug_nans(True):
-        assert not np.any(
-            jax.grad(lambda s: jnp.max(NORMALIZERS[name](s, nothing)))(normal(1, KEYS))
-        )
+        assert not np.any(jax.grad(lambda s: jnp.max(call(name, s, nothing)))(normal(1, KEYS)))
 
 
 @every
 def test_no_keys_at_all_have_no_weights(name):
-    assert NORMALIZERS[name](jnp.zeros((QUERIES, 0))).shape == (QUERIES, 0)
+    assert call(name, jnp.zeros((QUERIES, 0))).shape == (QUERIES, 0)
+
+
+@every
+def test_a_row_with_no_key_has_every_derivative_zero(name):
+    nothing = jnp.asarray(np.zeros(KEYS, bool))
+
+    def derivatives(scores, where):
+        def function(scores):
+            return jnp.sum(call(name, scores, where) * functional(KEYS))
+
+        return (
+            jax.jvp(lambda s: call(name, s, where), (scores,), (functional(KEYS),)),
+            jax.hessian(function)(scores),
+        )
+
+    for where, scores in ((nothing, normal(1, KEYS)), (None, jnp.full(KEYS, -jnp.inf))):
+        for leaf in arrays_in(jit(derivatives)(scores, where)):
+            np.testing.assert_array_equal(leaf, 0.0)
+
+
+@every
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_score_of_minus_infinity_is_that_of_a_masked_key(name, masked):
+    where = WHERE if masked else np.ones(SHAPE, bool)
+    absent = np.random.default_rng(4).random(SHAPE) < 0.4
+    absent[:, :, 3] = True
+    scores = np.where(absent, -np.inf, normal(1, *SHAPE)).astype(np.float32)
+    actual = pulled(name, jnp.asarray(scores), jnp.asarray(where) if masked else None)
+    expected = pulled(name, normal(1, *SHAPE), jnp.asarray(where & ~absent))
+    assert_close(actual, expected, tolerance=1e-6)
+    assert not np.any(np.asarray(actual[0])[absent])
+    assert not np.any(np.asarray(actual[1])[absent])
+
+
+@every
+@pytest.mark.parametrize("low", [LOWEST, -1e30])
+@pytest.mark.parametrize("masked", [5.0, LOWEST, -np.inf, np.nan])
+def test_the_lowest_allowed_score_beats_a_masked_one(name, low, masked):
+    for allowed in ([1], [0, 2], [0, 2, 3]):
+        scores, where = np.full(KEYS, masked, np.float32), np.isin(range(KEYS), allowed)
+        scores[allowed] = low
+        weights, gradient = pulled(name, jnp.asarray(scores), jnp.asarray(where))
+        assert_close(weights, expected_weights(name, scores.astype(np.float64), where), 1e-6)
+        assert np.all(np.isfinite(gradient))
+        assert not np.any(np.asarray(gradient)[~where])
+
+
+@every
+def test_a_score_that_is_no_number_is_seen(name):
+    scores = np.asarray(normal(1, KEYS)).copy()
+    scores[2] = np.nan
+    for where in (None, jnp.asarray(np.arange(KEYS) > 1)):
+        assert np.isnan(weigh(name, jnp.asarray(scores), where)).any()
+    weights = np.asarray(weigh(name, jnp.asarray(scores), jnp.asarray(np.arange(KEYS) > 2)))
+    assert not np.isnan(weights).any()
 
 
 @every
@@ -265,7 +322,10 @@ def test_a_mask_broadcasts_against_the_scores(name, axes):
 @every
 def test_vmap_is_a_leading_axis(name):
     scores, where = normal(1, *SHAPE), jnp.asarray(WHERE)
-    mapped = jit(jax.vmap(NORMALIZERS[name]))(scores, where)
+    axes = [None if name == "softmax_sink" else 0, 0, 0]
+    mapped = jit(jax.vmap(lambda given, *row: make(name, given)(*row), axes))(
+        parameters(name, SHAPE[:-1]), scores, where
+    )
     assert_close(mapped, weigh(name, scores, where), tolerance=1e-6)
 
 
@@ -291,6 +351,18 @@ def test_double_precision_stays(name):
 
 
 @every
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+def test_where_double_precision_is_possible_dtypes_are_those_of_the_scores(name, dtype):
+    scores, where = normal(1, *SHAPE).astype(dtype), jnp.asarray(WHERE)
+    expected = pulled(name, scores, where)
+    with jax.enable_x64(True):
+        actual = pulled(name, scores, where)
+        alone = weigh(name, scores)
+    assert alone.dtype == actual[0].dtype == actual[1].dtype == dtype
+    assert_close(actual, expected, tolerance=1e-6)
+
+
+@every
 def test_integer_scores_are_refused(name):
     with refused(r"int32 of shape \(7,\)"):
-        NORMALIZERS[name](jnp.arange(KEYS))
+        call(name, jnp.arange(KEYS))

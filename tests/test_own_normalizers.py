@@ -1,7 +1,7 @@
 """Normalizers that the library does not know: any function from scores to weights."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,15 @@ from attention import (
     attend_with_weights,
     masks,
 )
-from attention.normalizers import NORMALIZERS, Sigmoid, Softmax, sigmoid, softmax, sparsemax
+from attention.normalizers import (
+    NORMALIZERS,
+    Guarded,
+    Sigmoid,
+    Softmax,
+    sigmoid,
+    softmax,
+    sparsemax,
+)
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -188,6 +196,73 @@ def test_a_function_sees_wide_scores_a_whole_mask_and_no_row_without_keys():
         assert np.all(np.isfinite(weights))
     shape = (1, QUERIES, KEYS)
     assert set(seen) == {(jnp.dtype(jnp.float32), shape, jnp.dtype(bool), shape)}
+
+
+def test_a_function_sees_finite_scores_and_no_allowed_one_as_low_as_a_masked_one():
+    lowest = float(jnp.finfo(jnp.float32).min)
+    scores = jnp.asarray([lowest, -1e30, 2.0, jnp.nan, -jnp.inf, 5.0, 0.75 * lowest], jnp.float32)
+    where = jnp.asarray([True, True, True, False, True, False, True])
+    seen = []
+
+    def watching(scores, where):
+        seen.extend([scores, where])
+        return jnp.exp(scores)
+
+    weights = Guarded(watching)(scores, where)
+    finite = [lowest / 2, -1e30, 2.0, lowest, lowest, lowest, lowest / 2]
+    np.testing.assert_array_equal(seen[0], np.array(finite, np.float32))
+    np.testing.assert_array_equal(seen[1], np.isin(range(KEYS), [0, 1, 2, 6]))
+    assert_close(weights, np.where(np.arange(KEYS) == 2, np.exp(2.0), 0.0), tolerance=1e-6)
+
+
+def test_a_row_without_a_key_arrives_as_zeros():
+    seen = []
+
+    def watching(scores, where):
+        seen.extend([scores, where])
+        return scores + 1
+
+    weights = Guarded(watching)(jnp.full(KEYS, -jnp.inf), jnp.ones(KEYS, bool))
+    assert not np.any(seen[0])
+    assert np.all(seen[1])
+    assert not np.any(weights)
+
+
+def test_the_lowest_score_counts_for_a_function_and_has_no_say_in_its_gradient():
+    scores = jnp.asarray([-jnp.inf, 1.0, float(jnp.finfo(jnp.float32).min)])
+    for allowed, expected in (([0, 2], [0, 0, 1.0]), ([0, 1, 2], [0, 1.0, 0])):
+        where = jnp.asarray(np.isin(range(3), allowed))
+        weights, pullback = jax.vjp(lambda s, w=where: Guarded(softmax)(s, w), scores)
+        assert_close(weights, np.array(expected), tolerance=0)
+        assert not np.any(pullback(normal(1, 3))[0])
+
+
+class Learned(nnx.Module):
+    """A parameter of a user's own."""
+
+    def __init__(self, factor):
+        self.factor = nnx.Param(jnp.asarray(factor))
+
+    def __call__(self, scores, where):
+        return softmax(scores * self.factor[...], where)
+
+
+def test_a_module_with_a_parameter_gets_its_gradient():
+    form, values, mask, _ = problem(InnerProduct, EVERY_MASK)
+
+    def total(normalizer, form):
+        return jnp.sum(attend(form, values, mask=mask, normalizer=normalizer) ** 2)
+
+    def by_form(factor, form):
+        names = ("queries", "query_bias", "key_bias")
+        scaled = replace(form, **{name: getattr(form, name) * factor for name in names})
+        return total("softmax", scaled)
+
+    by_normalizer, of_form = jit(jax.grad(total, (0, 1)))(Learned(0.7), form)
+    expected = jit(jax.grad(by_form, (0, 1)))(jnp.asarray(0.7), form)
+    assert np.any(expected[0])
+    assert_close(by_normalizer.factor[...], expected[0], tolerance=1e-4)
+    assert_close(of_form, expected[1], tolerance=1e-4)
 
 
 def test_a_layer_with_a_function_of_its_user():
