@@ -67,7 +67,7 @@ def _bias_and_allowed(request: Request) -> tuple[Array | None, Array | None]:
     form, bias, allowed = request.form, request.bias, allowed_pairs(request.mask, request.shape)
     biases = [] if form.key_bias is None else [form.key_bias[..., None, :]]
     if bias is not None:
-        biases.append(bias(*all_indices(request.shape)))
+        biases.append(jnp.broadcast_to(bias(*all_indices(request.shape)), request.shape))
     if not biases:
         return None, allowed
     dtype = accumulator(*(bias.dtype for bias in biases))

@@ -1,0 +1,300 @@
+"""Contexts and gradients of many combinations of all there is, against loops in float64.
+
+Every form, hidden values and offsets of every size, under every normalizer in every dtype, by every
+algorithm that serves it, with masks and biases in turn; and one form under every mask with every
+bias. Keys that no query may attend to hold NaN.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.tree_util import Partial
+from oracles import BATCH, HEADS, HIDDEN, KEYS, QUERIES, QUERY_DIM, VALUE_DIM, jit, normal
+
+from attention import Additive, InnerProduct, KeyOnly, Pairwise, attend, masks
+from attention.algorithms import tiles
+from attention.attend import ALGORITHMS
+from attention.biases import Alibi
+from attention.forms import SquaredDistance
+from attention.normalizers import Sigmoid, Softmax, SoftmaxWithSink, entmax15, sparsemax
+from attention.prepare import Positions, prepared
+from attention.pytrees import field_names
+
+pytestmark = pytest.mark.usefixtures("strict")
+
+LEAD = (BATCH, HEADS)
+LOWEST = float(np.finfo(np.float32).min)
+CAP = 7.0
+TOLERANCE = {"float32": 3e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of the greatest entry, or of one
+
+
+# Forms, and their scores in float64
+
+
+def additive(queries=1.0, keys=1.0, readout=0.4):
+    return Additive(
+        normal(1, *LEAD, QUERIES, HIDDEN, scale=queries),
+        normal(2, *LEAD, KEYS, HIDDEN, scale=keys),
+        normal(3, *LEAD, HIDDEN, scale=readout),
+    )
+
+
+def inner_product(offset=0.0):
+    return InnerProduct(
+        normal(1, *LEAD, QUERIES, QUERY_DIM, scale=0.4),
+        normal(2, *LEAD, KEYS, QUERY_DIM, scale=0.4),
+        query_bias=normal(3, *LEAD, QUERIES),
+        key_bias=normal(4, *LEAD, KEYS) + np.float32(offset),
+    )
+
+
+def vectors(scale):
+    sides = zip((1, 2), (QUERIES, KEYS), strict=True)
+    return [normal(seed, *LEAD, size, QUERY_DIM, scale=scale) for seed, size in sides]
+
+
+def own(query, key):
+    return jnp.sin(query[0] + query[3]) * key[1] - query[2] * key[4]
+
+
+FORMS = {
+    "key only": lambda: KeyOnly(normal(1, *LEAD, KEYS), QUERIES),
+    "inner product": inner_product,
+    "inner product, offset": lambda: inner_product(4096.0),
+    "squared distance": lambda: SquaredDistance(*vectors(0.5), normal(3, *LEAD) ** 2 + 0.3),
+    "additive": additive,
+    "additive, small": lambda: additive(1e-6, 1e-6, 1e5),
+    "additive, wide": lambda: additive(40.0, 40.0),
+    "pairwise": lambda: Pairwise(Partial(own), *vectors(1.0)),
+}
+HALF = set(FORMS) - {"inner product, offset", "additive, small"}  # whose numbers half can hold
+
+
+def scores_of(kind, f):
+    """The scores of a form of a kind, whose arrays in float64 are `f`."""
+    if kind is KeyOnly:
+        return np.repeat(f["logits"][..., None, :], QUERIES, axis=-2)
+    q, k = f["queries"][..., :, None, :], f["keys"][..., None, :, :]
+    if kind is InnerProduct:
+        return np.sum(q * k, -1) + f["query_bias"][..., None] + f["key_bias"][..., None, :]
+    if kind is SquaredDistance:
+        return -f["gamma"][..., None, None] * np.sum((q - k) ** 2, axis=-1)
+    if kind is Additive:
+        return np.sum(np.tanh(q + k) * f["readout"][..., None, None, :], axis=-1)
+    return np.sin(q[..., 0] + q[..., 3]) * k[..., 1] - q[..., 2] * k[..., 4]
+
+
+# Masks, and what they allow
+
+rng = np.random.default_rng(0)
+I, J = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
+PER_HEAD = rng.random((1, HEADS, QUERIES, KEYS)) < 0.5
+LEFT_PADDED = np.arange(KEYS) >= np.array([[3], [KEYS]])  # the second has no key at all
+QUERY_SEGMENTS, KEY_SEGMENTS = np.array([[0, 0, 1, 1, 2]] * 2), np.array([[0, 1, 1, 2, 2, 3, 3]] * 2)
+FIRST = np.array([4, 0])
+MASKS = {
+    "none": lambda: (None, True),
+    "causal": lambda: ("causal", J <= I),
+    "lengths": lambda: (masks.lengths(jnp.asarray(FIRST)), J < FIRST[:, None, None, None]),
+    "array": lambda: (jnp.asarray(PER_HEAD), PER_HEAD),
+    "function": lambda: (lambda i, j: (i + j) % 3 == 0, (I + J) % 3 == 0),
+    "left padding, window": lambda: (
+        masks.keys(jnp.asarray(LEFT_PADDED)) & masks.window(2),
+        LEFT_PADDED[:, None, None, :] & (abs(I - J) <= 2),
+    ),
+    "segments, not causal": lambda: (
+        masks.segments(jnp.asarray(QUERY_SEGMENTS), jnp.asarray(KEY_SEGMENTS)) & ~masks.causal(),
+        (QUERY_SEGMENTS[:, None, :, None] == KEY_SEGMENTS[:, None, None, :]) & ~(J <= I),
+    ),
+}
+
+# Biases
+
+TABLE = rng.standard_normal((HEADS, QUERIES, KEYS)).astype(np.float32)
+TABLE[:, 0, :2], TABLE[:, 1, 0], TABLE[:, 2, 1:], TABLE[1, 3, :] = LOWEST, -1e30, -np.inf, -np.inf
+SLOPES = np.array([2.0**-4, 2.0**-8, 2.0**-2])[:, None, None]
+BIASES = {
+    "none": lambda: (None, 0.0),
+    "array": lambda: (jnp.asarray(TABLE), TABLE.astype(np.float64)),
+    "alibi": lambda: (Alibi(HEADS, rngs=nnx.Rngs(0)), -SLOPES * abs(I - J)),
+    "function": lambda: (lambda i, j: jnp.cos(jnp.float32(i)) * jnp.float32(j), np.cos(I) * J),
+}
+
+NORMALIZERS = {
+    "softmax": Softmax(),
+    "sink": SoftmaxWithSink(0.5),
+    "sigmoid": Sigmoid(),
+    "sparsemax": sparsemax,
+    "entmax15": entmax15,
+}
+
+
+def row_weights(name, scores):
+    """The weights of a row, by the equation; `scores` of the keys that count alone."""
+    if not len(scores):
+        return scores
+    best = scores.max()
+    if name in ("softmax", "sink"):
+        terms = np.exp(scores - best)
+        return terms / (terms.sum() + (np.exp(0.5 - best) if name == "sink" else 0.0))
+    if name == "sigmoid":
+        return np.array([1 / (1 + math.exp(min(math.log(len(scores)) - s, 700))) for s in scores])
+    power, x = (1, scores - best) if name == "sparsemax" else (2, (scores - best) / 2)
+    low, high = -1.0, 0.0  # the threshold, by bisection
+    for _ in range(100):
+        middle = (low + high) / 2
+        above = np.sum(np.maximum(x - middle, 0) ** power) > 1
+        low, high = (middle, high) if above else (low, middle)
+    return np.maximum(x - low, 0) ** power
+
+
+def reference(normalizer, scores, bias, allowed, values):
+    """The context and which pairs count, in loops over rows."""
+    with np.errstate(over="ignore"):
+        scores = np.broadcast_to(scores + bias, (*LEAD, QUERIES, KEYS))
+        counts = np.broadcast_to(allowed, scores.shape) & (scores > -np.inf)
+        capped = CAP * np.tanh(scores / CAP) if normalizer == "sigmoid" else scores
+    context = np.zeros((*LEAD, QUERIES, values.shape[-1]))
+    for at in np.ndindex(*LEAD, QUERIES):
+        some = counts[at]
+        context[at] = row_weights(normalizer, capped[at][some]) @ values[at[:-1]][some]
+    return context, counts
+
+
+def soft_cap(score, i, j):
+    return CAP * jnp.tanh(score / CAP)
+
+
+def case_of(form, normalizer, dtype, mask, bias):
+    return pytest.param(form, normalizer, dtype, mask, bias, id=", ".join((form, normalizer, dtype, mask, bias)))
+
+
+def combinations():
+    """Masks and biases take turns, of which the numbers have no common divisor."""
+    turns = itertools.cycle(itertools.product(MASKS, BIASES))
+    for form, normalizer, dtype in itertools.product(FORMS, NORMALIZERS, TOLERANCE):
+        if dtype == "float32" or form in HALF:
+            yield case_of(form, normalizer, dtype, *next(turns))
+    for mask, bias in itertools.product(MASKS, BIASES):
+        yield case_of("inner product", "softmax", "float32", mask, bias)
+
+
+def wide(tree):
+    return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float64), tree)
+
+
+@pytest.mark.parametrize(("form", "normalizer", "dtype", "mask", "bias"), list(combinations()))
+def test_all_that_serve_it_are_the_equation(form, normalizer, dtype, mask, bias):
+    name, tolerance = normalizer, TOLERANCE[dtype]
+    if "offset" in form:
+        tolerance *= 20  # scores of thousands have so many digits less behind the point
+    (mask, allowed), (bias, added) = MASKS[mask](), BIASES[bias]()
+    form = jax.tree.map(lambda leaf: leaf.astype(dtype), FORMS[form]())
+    values = normal(6, *LEAD, KEYS, VALUE_DIM).astype(dtype)
+    kind, plain, plain_values = type(form), wide(arrays_of(form)), wide(values)
+    expected, counts = reference(name, scores_of(kind, plain), added, allowed, plain_values)
+
+    unseen = ~counts.any(axis=-2)
+    hidden = jax.tree.map(lambda leaf: _spoiled(leaf, unseen), (by_key(form), values))
+    form = functools.partial(_with_keys, form)
+    options = {"mask": mask, "bias": bias, "normalizer": NORMALIZERS[name]}
+    if name == "sigmoid":
+        options["score_mod"] = soft_cap
+    functional = normal(7, *expected.shape).astype(dtype)
+
+    @jit
+    def run(keys, values):
+        def by(implementation):
+            def attended(keys, values):
+                return attend(form(keys), values, implementation=implementation, **options)
+
+            context, pullback = jax.vjp(attended, keys, values)
+            return context, pullback(functional)
+
+        return [by(implementation) for implementation in serving(form(keys), values, options)]
+
+    with mock.patch.multiple(tiles, TILE_SIZE=6 * 9, PAIRWISE_TILE_SIZE=6 * 9):
+        outcomes = run(*hidden)
+    assert len(outcomes) >= 1
+
+    directions = [wide(normal([9, n], *leaf.shape)) for n, leaf in enumerate(jax.tree.leaves(hidden))]
+    slope = _slope(
+        lambda keys, values: np.sum(
+            wide(functional)
+            * reference(name, scores_of(kind, plain | keys), added, allowed, values)[0]
+        ),
+        ({field: plain[field] for field in kind.per_key}, plain_values),
+        directions,
+    )
+    for context, gradients in outcomes:
+        _assert_near(context, expected, tolerance)
+        leaves = [np.asarray(leaf).astype(np.float64) for leaf in jax.tree.leaves(gradients)]
+        for leaf in leaves:
+            assert not leaf[unseen].any()  # nor NaN
+        sizes = [np.abs(leaf * d).sum() for leaf, d in zip(leaves, directions, strict=True)]
+        actual = sum(np.sum(leaf * d) for leaf, d in zip(leaves, directions, strict=True))
+        assert abs(actual - slope) <= 3 * tolerance * max(1.0, *sizes)
+
+
+def serving(form, values, options):
+    request = prepared(
+        form,
+        values,
+        options["mask"],
+        options["bias"],
+        options.get("score_mod"),
+        options["normalizer"],
+        None,
+        Positions(),
+    )
+    if isinstance(request.form, SquaredDistance):
+        return [None, "dense", *(["streaming"] if not callable_only(options["normalizer"]) else [])]
+    return [name for name, one in ALGORITHMS.items() if one.obstacle(request) is None]
+
+
+def callable_only(normalizer):
+    return not isinstance(normalizer, Softmax | Sigmoid | SoftmaxWithSink)
+
+
+def arrays_of(form):
+    names = field_names(type(form), static=False)
+    return {name: getattr(form, name) for name in names if name != "score"}
+
+
+def by_key(form):
+    return {name: getattr(form, name) for name in form.per_key}
+
+
+def _with_keys(form, keys):
+    return dataclasses.replace(form, **keys)
+
+
+def _spoiled(leaf, unseen):
+    """The leaf with NaN in every key that no query may attend to."""
+    where = np.expand_dims(unseen, tuple(range(unseen.ndim, leaf.ndim)))
+    return jnp.where(where, jnp.asarray(jnp.nan, leaf.dtype), leaf)
+
+
+def _slope(function, arrays, directions, step=1e-6):
+    """The derivative of a function of arrays in float64, by the central difference."""
+    leaves, structure = jax.tree.flatten(arrays)
+
+    def at(sign):
+        moved = [leaf + sign * step * d for leaf, d in zip(leaves, directions, strict=True)]
+        return function(*jax.tree.unflatten(structure, moved))
+
+    return (at(1) - at(-1)) / (2 * step)
+
+
+def _assert_near(actual, expected, tolerance):
+    actual = np.asarray(actual).astype(np.float64)
+    atol = tolerance * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol, equal_nan=False)
