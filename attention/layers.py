@@ -1,126 +1,202 @@
 """`Attention`: the layer that holds the scores of its heads."""
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from jax.tree_util import Partial
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from attention.algorithms import dense
-from attention.attend import attend, attend_sharded, attend_with_weights
-from attention.biases import Bias
-from attention.forms import Form, form_of, name_of
-from attention.masks import Mask
-from attention.normalizers import Normalizer
+from attention.attend import ALGORITHMS, attend, attend_sharded, attend_with_weights
+from attention.biases import BIASES, GivenBias
+from attention.head_parts import (
+    held,
+    is_factory,
+    make_part,
+    make_scores,
+    options_of,
+    score_of,
+    share_function,
+    unknown_options,
+)
+from attention.heads import Randomness, join_heads
+from attention.layer_arguments import check_choice, check_rngs, refuse_unknown
+from attention.layer_inputs import read_inputs
+from attention.masks import GivenMask
+from attention.normalizers import Normalizer, make_normalizer
+from attention.prepare import Positions
+from attention.score_mods import GivenScoreMod
 from attention.sizes import check_size
+from attention.steps import Steps
 from attention.weight_statistics import Statistics, statistics
 
 
-class Attention(nnx.Module):
+class Attention(Steps):
     """Multi-head attention with any score.
 
     Each head owns the parameters of its score and sees the full query and key vectors;
     the values are split over the heads, and the heads' contexts are concatenated. The
-    layer projects nothing: that is the score's affair, or its user's.
-
-    Args:
-      score: a score class, made once a head by
-        `score(query_dim, key_dim, rngs=…, **options)`, or a plain function
-        `score(query, key, **options)` of a single query and a single key, which every head shares.
-      query_dim: size of a query.
-      key_dim: size of a key.
-      heads: number of heads; it must divide the size of the values.
-      normalizer: from scores to weights: a name in `attention.normalizers`, a normalizer of that
-        module, or the user's own function `(scores, where) -> weights`.
-      bias: what positions add to the scores: a class of `attention.biases`, or the user's own
-        class, made by `bias(heads, rngs=…)`.
-      implementation: name of the algorithm, see `attention.attend`; None picks.
-      rngs: source of the score's initial parameters.
-      **options: passed on to the score class or function.
-
-    Raises:
-      ValueError: a size is below 1, or the score or its options are refused.
+    layer projects nothing: that is the score's affair, or its user's, or that of
+    `attention.MultiHeadAttention`.
     """
 
     def __init__(
         self,
-        score: Callable[..., Any],
+        score: str | Callable[..., Any],
         query_dim: int,
         key_dim: int,
         *,
         heads: int = 1,
+        kv_heads: int | None = None,
         normalizer: str | Normalizer = "softmax",
-        bias: Callable[..., Bias] | None = None,
+        bias: Any = None,
+        score_mod: Any = None,
+        dropout_rate: float = 0.0,
+        deterministic: bool | None = None,
+        rotary: bool = False,
         implementation: str | None = None,
         rngs: nnx.Rngs,
         **options: Any,
     ):
+        """Makes the layer, and whatever its heads need.
+
+        Args:
+          score: a score class, or a factory such as `functools.partial(MLP, hidden=32)`, called
+            once a head as `score(query_dim, key_dim, rngs=…, **options)`; or a plain function
+            `score(query, key, **options)` of a single query and a single key, which all heads
+            share. Or its name: a key of `SCORES`, or `my_lab.scores:MyScore`.
+          query_dim: size of a query.
+          key_dim: size of a key.
+          heads: number of heads.
+          kv_heads: over how many heads the values are split, each shared by a group of
+            `heads / kv_heads`; None for `heads`. It must divide the size of the values.
+          normalizer: from scores to weights: a name in `attention.normalizers`, a normalizer of
+            that module, or the user's own function `(scores, where) -> weights`.
+          bias: what positions add to the scores, see `attention.biases`: a class or its name, made
+            by `bias(heads, rngs=…)`; a pytree `(i, j) -> array`; an array that broadcasts to
+            `[*batch, heads, queries, keys]`; or a plain function `(i, j) -> number`.
+          score_mod: what is made of each score, bias included, before the normalizer, see
+            `attention.score_mods`: a plain function `(score, i, j) -> score`, or a pytree that is
+            one, or a class made by `score_mod(heads, rngs=…)`.
+          dropout_rate: the probability that a weight is dropped.
+          deterministic: whether no weight is dropped. Where `dropout_rate` is not 0, either the
+            constructor or the call must say it.
+          rotary: whether queries and keys are rotated by their positions, see `attention.rotary`.
+          implementation: name of the algorithm, see `attention.attend`; None picks.
+          rngs: source of initial parameters, and, from its stream `dropout`, of what is dropped.
+          **options: passed on to the score class or function.
+
+        Raises:
+          ValueError: an argument is unknown, no size, or not what it must be; or the score or its
+            options are refused.
+        """
+        score = score_of(score)
+        refuse_unknown(
+            unknown_options(score, options),
+            Attention.__init__,
+            {"the call of the layer": Attention.__call__},
+            f"; {options_of(score)}",
+        )
+        check_rngs(rngs)
+        check_size("query_dim", query_dim)
+        check_size("key_dim", key_dim)
         check_size("heads", heads)
-        if isinstance(score, nnx.Module):
-            raise ValueError(
-                f"score is an instance of {type(score).__name__}; pass the class, so that each"
-                " head can make its own"
-            )
+        check_size("kv_heads", heads if kv_heads is None else kv_heads)
+        check_choice("implementation", implementation, ALGORITHMS)
+        self.query_dim = query_dim
+        self.key_dim = key_dim
         self.heads = heads
-        self.normalizer = normalizer
+        self.kv_heads = heads if kv_heads is None else kv_heads
+        if heads % self.kv_heads:
+            raise ValueError(f"kv_heads={kv_heads}: must divide heads={heads}")
+        if not 0 <= dropout_rate <= 1:
+            raise ValueError(f"dropout_rate={dropout_rate!r}: must be from 0 to 1")
+        if rotary and (query_dim % 2 or key_dim % 2):
+            raise ValueError(
+                f"rotary=True: query_dim={query_dim} and key_dim={key_dim} must be even"
+            )
+        self.rotary = rotary
         self.implementation = implementation
-        self.bias = None if bias is None else nnx.data(bias(heads, rngs=rngs))
-        self.shares_score = not isinstance(score, type)
+        self.dropout_rate = dropout_rate
+        self.deterministic = deterministic
+        self.normalizer = held(make_normalizer(normalizer, query_dim, heads, rngs))
+        self.bias = make_part("bias", bias, BIASES, heads, rngs)
+        self.score_mod = make_part("score_mod", score_mod, {}, heads, rngs)
+        self.shares_score = not is_factory(score)
         if self.shares_score:
-            self.score = nnx.data(Partial(_with_options(score, options) if options else score))
+            self.score = nnx.data(share_function(score, options))
         else:
-            check_size("query_dim", query_dim)
-            check_size("key_dim", key_dim)
-            # The heads' scores are one module whose parameters have a leading head axis.
-            self.score = jax.vmap(
-                lambda key: score(query_dim, key_dim, rngs=nnx.Rngs(key), **options)
-            )(jax.random.split(rngs.params(), heads))
+            self.score = make_scores(score, query_dim, key_dim, heads, rngs, options)
+        # As in Flax: a stream of its own, so that other layers draw what they would draw anyway.
+        has_stream = "dropout" in rngs or "default" in rngs
+        self.rngs = nnx.data(rngs.dropout.fork() if dropout_rate > 0 and has_stream else None)
 
     def __call__(
         self,
         queries: PyTree,
-        keys: PyTree,
-        values: Float[Array, "*batch keys value_dim"] | None = None,
+        keys: PyTree | None = None,
+        values: Float[Array, "... keys value_dim"] | None = None,
         *,
-        mask: Mask | None = None,
-    ) -> Float[Array, "*batch queries value_dim"]:
+        mask: GivenMask = None,
+        bias: GivenBias = None,
+        score_mod: GivenScoreMod = None,
+        deterministic: bool | None = None,
+        rngs: Randomness | None = None,
+        query_positions: Int[Array, "... queries"] | None = None,
+        key_positions: Int[Array, "... keys"] | None = None,
+        **unknown: Any,
+    ) -> Float[Array, "... queries context_dim"]:
         """The context of every query.
 
         Args:
           queries: `[*batch, queries, query_dim]`, or `[queries, query_dim]` where all
-            batch elements ask the same.
-          keys: `[*batch, keys, key_dim]`. Queries and keys may also be pytrees of arrays
-            that all have the batch axes, for scores that take them apart.
-          values: what is mixed; the keys themselves where not given.
-          mask: which query may attend to which key.
+            batch elements ask the same. Batch axes of size 1 stand for any size.
+          keys: `[*batch, keys, key_dim]`; the queries where not given. Queries and keys may also be
+            pytrees of arrays that all have the batch axes, for scores that take them apart.
+          values: what is mixed, `[*batch, keys, value_dim]`; the keys where not given.
+          mask: which query may attend to which key, see `attention.masks`: a mask, a boolean
+            array that broadcasts to `[*batch, heads, queries, keys]`, `"causal"`, or a plain
+            function `(i, j) -> bool`.
+          bias: a bias more, added to the scores.
+          score_mod: a score_mod more, applied after that of the layer.
+          deterministic: whether no weight is dropped; None for what the layer was made with.
+          rngs: what says which weights are dropped: `nnx.Rngs`, a stream, or a key; None for the
+            layer's own stream.
+          query_positions: where the queries stand, `[queries]` or `[*batch, queries]`, for masks
+            and biases that compare positions and for `rotary`; None for 0, 1, …
+          key_positions: where the keys stand.
+          **unknown: refused, with the name that the argument has here.
+
+        Raises:
+          ValueError: an argument does not fit the others or the layer.
         """
-        form, values = self._form_and_values(queries, keys, values)
-        context = attend(
-            form,
+        form, values, settings = self._asked(
+            queries,
+            keys,
             values,
             mask=mask,
-            bias=self.bias,
-            normalizer=self.normalizer,
-            implementation=self.implementation,
+            bias=bias,
+            score_mod=score_mod,
+            deterministic=deterministic,
+            rngs=rngs,
+            query_positions=query_positions,
+            key_positions=key_positions,
+            **unknown,
         )
-        return _join_heads(context)
+        context = attend(form, values, **settings, implementation=self.implementation)
+        return join_heads(context)
 
     def sharded(
         self,
         queries: PyTree,
-        keys: PyTree,
-        values: Float[Array, "*batch keys value_dim"] | None = None,
+        keys: PyTree | None = None,
+        values: Float[Array, "... keys value_dim"] | None = None,
         *,
         mesh: Mesh,
         axis: str,
-        mask: Mask | None = None,
-    ) -> Float[Array, "*batch queries value_dim"]:
+        **arguments: Any,
+    ) -> Float[Array, "... queries context_dim"]:
         """The context of every query, keys and values in equal shares along a mesh axis.
 
         Args:
@@ -129,142 +205,66 @@ class Attention(nnx.Module):
           values: as in a call of the layer.
           mesh: of devices.
           axis: the name of the mesh axis for the keys, see `attend_sharded`.
-          mask: which query may attend to which key, by their indices among all.
+          **arguments: `mask`, `bias` and the others, as in a call of the layer. Indices are those
+            among all keys.
         """
-        form, values = self._form_and_values(queries, keys, values)
-        context = attend_sharded(
-            form,
-            values,
-            mesh=mesh,
-            axis=axis,
-            mask=mask,
-            bias=self.bias,
-            normalizer=self.normalizer,
-        )
-        return _join_heads(context)
+        form, values, settings = self._asked(queries, keys, values, **arguments)
+        context = attend_sharded(form, values, mesh=mesh, axis=axis, **settings)
+        return join_heads(context)
 
     def with_weights(
         self,
         queries: PyTree,
-        keys: PyTree,
-        values: Float[Array, "*batch keys value_dim"] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> tuple[Float[Array, "*batch queries value_dim"], Float[Array, "*batch heads queries keys"]]:
-        """The context of every query, and the weights of every head over the keys."""
-        form, values = self._form_and_values(queries, keys, values)
-        context, weights = attend_with_weights(
-            form, values, mask=mask, bias=self.bias, normalizer=self.normalizer
-        )
-        return _join_heads(context), weights
+        keys: PyTree | None = None,
+        values: Float[Array, "... keys value_dim"] | None = None,
+        **arguments: Any,
+    ) -> tuple[Float[Array, "... queries context_dim"], Float[Array, "... heads queries keys"]]:
+        """The context of every query, and the weights of every head over the keys.
+
+        The arguments are those of a call of the layer.
+        """
+        form, values, settings = self._asked(queries, keys, values, **arguments)
+        context, weights = attend_with_weights(form, values, **settings)
+        return join_heads(context), weights
 
     def scores(
-        self, queries: PyTree, keys: Float[Array, "*batch keys key_dim"]
-    ) -> Float[Array, "*batch heads queries keys"]:
+        self, queries: PyTree, keys: PyTree | None = None
+    ) -> Float[Array, "... heads queries keys"]:
         """The scores of every head, without mask or bias: for decoders that add to the scores."""
-        form, values = self._form_and_values(queries, keys, None)
-        lead = values.shape[:-2]
-        scores = dense.scores(dense.collapse(form, lead))
+        inputs = read_inputs(queries, keys, None, self.query_dim, self.key_dim)
+        lead = (*inputs.batch, self.heads)
+        scores = dense.scores(dense.collapse(self._form(inputs, Positions()), lead))
         return scores.reshape(*lead, *scores.shape[1:])
 
     def context(
         self,
         weights: Float[Array, "*batch heads queries keys"],
         values: Float[Array, "*batch keys value_dim"],
-    ) -> Float[Array, "*batch queries value_dim"]:
+    ) -> Float[Array, "*batch queries context_dim"]:
         """The context that every head mixes by these weights, the heads' contexts concatenated."""
-        return _join_heads(weights.astype(values.dtype) @ _split_heads(values, self.heads))
+        return join_heads(weights.astype(values.dtype) @ self._shared(self._split(values)))
 
     def statistics(
         self,
         queries: PyTree,
-        keys: PyTree,
-        values: Float[Array, "*batch keys value_dim"] | None = None,
+        keys: PyTree | None = None,
+        values: Float[Array, "... keys value_dim"] | None = None,
         *,
-        mask: Mask | None = None,
         top_k: int = 1,
+        **arguments: Any,
     ) -> Statistics:
         """What every query attends to under a softmax, in a few numbers for every head.
 
-        Unlike the weights, they take no memory of `[queries, keys]`.
+        Unlike the weights, they take no memory of `[queries, keys]`. The other arguments are those
+        of a call of the layer; nothing is dropped.
         """
-        form, values = self._form_and_values(queries, keys, values)
-        return statistics(form, mask=mask, bias=self.bias, top_k=top_k, lead=values.ndim - 2)
+        arguments["deterministic"] = True
+        form, values, settings = self._asked(queries, keys, values, **arguments)
+        for name in ("normalizer", "dropout"):
+            del settings[name]
+        return statistics(form, **settings, top_k=top_k, lead=values.ndim - 2)
 
-    def _form_and_values(
-        self, queries: PyTree, keys: PyTree, values: Array | None
-    ) -> tuple[Form, Array]:
-        queries, keys = jax.tree.map(jnp.asarray, (queries, keys))
-        if values is None:
-            values = _as_values(keys)
-        if values.ndim < 2 or values.shape[-1] % self.heads:
-            raise ValueError(
-                f"values must be [..., keys, value_dim] with value_dim a multiple of"
-                f" heads={self.heads}, got shape {values.shape}"
-            )
-        batch_axes = values.ndim - 2
-        query_axis = None if _shared_by_batch(queries, batch_axes) else 0
-        forms = jax.vmap(
-            self._form_of_head,
-            in_axes=(None if self.shares_score else 0, None, None),
-            axis_size=self.heads,
-        )
-        for _ in range(batch_axes):
-            forms = jax.vmap(forms, in_axes=(None, query_axis, 0))
-        return forms(self.score, queries, keys), _split_heads(values, self.heads)
-
-    def _form_of_head(self, score: Callable[..., Any], queries: PyTree, keys: PyTree) -> Form:
-        return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
-
-
-@dataclass(frozen=True)
-class _WithOptions:
-    """A plain score function and its options, which are no parameters.
-
-    Unlike those of `functools.partial`, two of the same function and options are equal: so are the
-    structures of their layers.
-    """
-
-    function: Callable[..., Any]
-    options: Mapping[str, Any]
-
-    @property
-    def __name__(self) -> str:
-        return name_of(self.function)
-
-    def __hash__(self) -> int:
-        return hash(self.function)
-
-    def __call__(self, query: PyTree, key: PyTree) -> Array:
-        return self.function(query, key, **self.options)
-
-
-def _with_options(score: Callable[..., Any], options: Mapping[str, Any]) -> _WithOptions:
-    try:
-        inspect.signature(score).bind(None, None, **options)
-    except TypeError as error:
-        raise ValueError(f"the score function {name_of(score)} cannot be called: {error}") from None
-    return _WithOptions(score, options)
-
-
-def _as_values(keys: PyTree) -> Array:
-    if not isinstance(keys, jax.Array):
-        raise ValueError("keys that are not one array cannot be the values too: pass values")
-    return keys
-
-
-def _shared_by_batch(queries: PyTree, batch_axes: int) -> bool:
-    return isinstance(queries, jax.Array) and queries.ndim == 2 and batch_axes > 0
-
-
-def _split_heads(
-    values: Float[Array, "*batch keys value_dim"], heads: int
-) -> Float[Array, "*batch heads keys head_dim"]:
-    return jnp.moveaxis(values.reshape(*values.shape[:-1], heads, -1), -2, -3)
-
-
-def _join_heads(
-    context: Float[Array, "*batch heads queries head_dim"],
-) -> Float[Array, "*batch queries value_dim"]:
-    context = jnp.moveaxis(context, -3, -2)
-    return context.reshape(*context.shape[:-2], -1)
+    def set_view(self, deterministic: bool | None = None) -> None:
+        """What `nnx.view(layer, deterministic=…)` sets."""
+        if deterministic is not None:
+            self.deterministic = deterministic

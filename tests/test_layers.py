@@ -1,10 +1,12 @@
 import functools
 import operator
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attention.rotary import rotate
 from flax import nnx
 from oracles import (
     BATCH,
@@ -29,7 +31,7 @@ from oracles import (
     refused,
 )
 
-from attention import MLP, SCORES, Attention, masks
+from attention import MLP, SCORES, Attention, Dot, biases, masks
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -266,6 +268,280 @@ def test_queries_and_keys_may_be_pytrees(batch):
     assert_close(jit(layer)(queries, keys, values), expected)
 
 
+@pytest.mark.parametrize("name", ["rbf", "function"])
+@pytest.mark.parametrize(
+    "leads", [((1,), (BATCH,)), ((BATCH,), (1,)), ((BATCH,), ()), ((BATCH, 1), (3,))]
+)
+def test_axes_of_size_1_and_missing_ones_are_shared_by_the_batch(name, leads):
+    query_lead, key_lead = leads
+    (queries, _, _), (_, keys, values) = make_arrays(name, query_lead), make_arrays(name, key_lead)
+    batch = np.broadcast_shapes(*leads)
+    everyone = [
+        jnp.asarray(np.broadcast_to(array, (*batch, *array.shape[-2:])))
+        for array in (queries, keys, values)
+    ]
+    attend = jit(make_layer(name))
+    assert_close(attend(queries, keys, values), attend(*everyone))
+
+
+@pytest.mark.parametrize("batch", [(), (BATCH,)])
+def test_keys_and_values_are_the_queries_where_not_given(batch):
+    layer = randomized(lambda: Attention("mlp", KEY_DIM, KEY_DIM, rngs=nnx.Rngs(0)))
+    x = normal(1, *batch, KEYS, KEY_DIM)
+    assert_close(jit(layer)(x), jit(layer)(x, x, x), tolerance=0)
+    assert_close(jit(layer)(x, values=2 * x), jit(layer)(x, x, 2 * x), tolerance=0)
+
+
+@pytest.mark.parametrize("name", ["linear", "rbf", "function"])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys"), [((0,), 5, 7), ((BATCH,), 0, 7), ((BATCH,), 5, 0), ((), 0, 0)]
+)
+def test_without_queries_keys_or_batch_the_result_is_empty_or_zero(name, batch, queries, keys):
+    layer, (query_dim, key_dim) = make_layer(name), dims(name)
+    q, k = jnp.ones((*batch, queries, query_dim)), jnp.ones((*batch, keys, key_dim))
+    v = jnp.ones((*batch, keys, HEADS * VALUE_DIM))
+    context, weights = layer.with_weights(q, k, v, mask="causal")
+    assert_close(layer(q, k, v, mask="causal"), np.zeros((*batch, queries, HEADS * VALUE_DIM)))
+    assert_close(context, np.zeros((*batch, queries, HEADS * VALUE_DIM)))
+    assert_close(weights, np.zeros((*batch, HEADS, queries, keys)))
+
+
+# What no query may attend to
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_no_query_may_attend_to_has_no_effect_on_values_and_gradients(name):
+    layer, (queries, keys, values) = make_layer(name), make_arrays(name, (BATCH,))
+    cotangent = normal(7, BATCH, QUERIES, HEADS * VALUE_DIM)
+    # The last query sees the keys up to its index less 1: four. Of the first batch element, two.
+    mask = masks.causal(offset=-1) & masks.lengths(jnp.asarray([2, KEYS]))
+    reachable = np.arange(KEYS)[None, :, None] < np.array([2, 4])[:, None, None]
+
+    @jit
+    def program(keys, values):
+        def attend(layer, queries, keys, values):
+            return layer(queries, keys, values, mask=mask)
+
+        context, pullback = jax.vjp(attend, layer, queries, keys, values)
+        return context, pullback(cotangent)
+
+    expected = arrays_in(program(keys, values))
+    for fill in (np.nan, np.inf):
+        filled = [jnp.where(reachable, array, fill) for array in (keys, values)]
+        assert_close(arrays_in(program(*filled)), expected)
+
+
+def test_a_key_of_every_head_alone_counts_by_any_head():
+    layer, (queries, keys, values) = make_layer("mlp"), make_arrays("mlp", (BATCH,))
+    allowed = np.zeros((1, HEADS, 1, KEYS), bool)
+    allowed[0, range(HEADS), 0, range(HEADS)] = True  # a key for each head
+    context = layer(queries, keys.at[:, HEADS:].set(np.nan), values, mask=jnp.asarray(allowed))
+    by_head = np.reshape(values, (BATCH, KEYS, HEADS, VALUE_DIM))
+    expected = np.concatenate([by_head[:, head, head] for head in range(HEADS)], axis=-1)
+    assert_close(context, np.broadcast_to(expected[:, None], context.shape))
+
+
+# Settings
+
+
+def test_values_are_split_over_fewer_heads_that_groups_share():
+    layer, (queries, keys, _) = make_layer("mlp", heads=6, kv_heads=2), make_arrays("mlp")
+    values = normal(4, KEYS, 2 * VALUE_DIM)
+    left, right = np.split(np.asarray(values), 2, axis=-1)
+    each = jnp.asarray(np.concatenate([left] * 3 + [right] * 3, axis=-1))
+    alone = make_layer("mlp", heads=6)
+    context, weights = jit(layer.with_weights)(queries, keys, values)
+    expected = jit(alone.with_weights)(queries, keys, each)
+    assert_close((context, weights), expected)
+    assert_close(jit(layer)(queries, keys, values), expected[0])
+    assert_close(layer.context(weights, values), expected[0])
+
+
+@pytest.mark.parametrize("name", ["mlp", "my_lab:overlap"])
+def test_a_score_may_be_named(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "my_lab", sys.modules[overlap.__module__])
+    score = {"mlp": MLP, "my_lab:overlap": overlap}[name]
+    arrays = make_arrays("mlp")
+    by_name, by_itself = (
+        Attention(each, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)) for each in (name, score)
+    )
+    assert_close(jit(by_name)(*arrays), jit(by_itself)(*arrays), tolerance=0)
+
+
+def test_rotary_positions_turn_queries_and_keys():
+    layer = randomized(lambda: Attention("bilinear", 22, 26, rotary=True, rngs=nnx.Rngs(0)))
+    plain = randomized(lambda: Attention("bilinear", 22, 26, rngs=nnx.Rngs(0)))
+    queries, keys = normal(1, BATCH, QUERIES, 22), normal(2, BATCH, KEYS, 26)
+    positions = jnp.asarray([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+
+    @jit
+    def program(queries, keys):
+        turned = rotate(queries, positions), rotate(keys)
+        return layer(queries, keys, query_positions=positions), plain(*turned, keys)
+
+    context, expected = program(queries, keys)
+    assert_close(context, expected)
+    shared = layer(queries[0], keys, query_positions=positions)
+    assert_close(shared[0], context[0])
+    assert np.max(np.abs(shared[1] - shared[0])) > 0.01
+
+
+@pytest.mark.parametrize("given", ["class", "factory", "name", "instance", "function", "array"])
+def test_a_bias_may_be_given_in_any_way(given):
+    alibi = biases.Alibi(HEADS, rngs=nnx.Rngs(0))
+    table = alibi(jnp.arange(QUERIES), jnp.arange(KEYS))
+    bias = {
+        "class": biases.Alibi,
+        "factory": lambda heads, *, rngs: biases.Alibi(heads, rngs=rngs),
+        "name": "alibi",
+        "instance": alibi,
+        "array": np.asarray(table),
+        "function": lambda i, j: -jnp.float32(abs(i - j)) / 4,
+    }[given]
+    arrays = make_arrays("mlp")
+    layer = Attention(MLP, QUERY_DIM, KEY_DIM, heads=HEADS, bias=bias, rngs=nnx.Rngs(0))
+    plain = Attention(MLP, QUERY_DIM, KEY_DIM, heads=HEADS, rngs=nnx.Rngs(0))
+    distance = np.abs(np.arange(QUERIES)[:, None] - np.arange(KEYS)[None, :])
+    added = jnp.asarray(-0.25 * distance, jnp.float32) if given == "function" else table
+    assert_close(jit(layer)(*arrays), jit(plain)(*arrays, bias=added))
+    jit(lambda layer: layer(*arrays))(layer)  # as an argument, too
+
+
+def test_biases_add_and_score_mods_follow_each_other():
+    arrays = make_arrays("mlp")
+    table = normal(6, HEADS, QUERIES, KEYS)
+
+    def halved(score, i, j):
+        return score / 2
+
+    def bent(score, i, j):
+        return jnp.sin(score) + jnp.float32(i * j) / 10
+
+    make = functools.partial(Attention, MLP, QUERY_DIM, KEY_DIM, heads=HEADS, rngs=nnx.Rngs(0))
+    layer = make(bias=biases.Alibi, score_mod=halved)
+    plain = Attention(MLP, QUERY_DIM, KEY_DIM, heads=HEADS, rngs=nnx.Rngs(0))
+
+    @jit
+    def program(*arrays):
+        pairs = jnp.arange(QUERIES), jnp.arange(KEYS)
+        scores = (plain.scores(*arrays[:2]) + layer.bias(*pairs) + table) / 2
+        product = (pairs[0][:, None] * pairs[1][None, :]).astype(jnp.float32)
+        weights = jax.nn.softmax(jnp.sin(scores) + product[None] / 10)
+        return layer(*arrays, bias=table, score_mod=bent), plain.context(weights, arrays[2])
+
+    context, expected = program(*arrays)
+    assert_close(context, expected)
+
+
+def test_a_learned_score_mod_has_a_gradient():
+    class Temperature(nnx.Module):
+        def __init__(self, heads, *, rngs):
+            self.log = nnx.Param(jnp.zeros(()))
+
+        def __call__(self, score, i, j):
+            return score * jnp.exp(self.log[...])
+
+    arrays = make_arrays("mlp")
+    layer = Attention(MLP, QUERY_DIM, KEY_DIM, score_mod=Temperature, rngs=nnx.Rngs(0))
+    gradient = jit(jax.grad(lambda layer: jnp.sum(layer(*arrays) ** 2)))(layer)
+    assert abs(gradient.score_mod.log[...]) > 1e-4
+
+
+# Dropout of the weights
+
+
+def dropping(**settings):
+    """A layer whose weights are all equal, of which it drops a half."""
+    settings = {"dropout_rate": 0.5} | settings
+    return Attention("uniform", 1, 1, heads=HEADS, rngs=nnx.Rngs(0), **settings)
+
+
+ONES = jnp.ones((50, 1))
+
+
+def counted(layer, rngs=None, **arguments):
+    """How many weights are left, of 50 × 50 of each head."""
+    _, weights = layer.with_weights(ONES, values=jnp.ones((50, HEADS)), rngs=rngs, **arguments)
+    assert {round(float(weight), 5) for weight in np.unique(weights)} <= {0.0, 0.02, 0.04}
+    return np.count_nonzero(weights, axis=(1, 2))
+
+
+def test_weights_are_dropped_at_their_rate_and_scaled():
+    counts = counted(dropping(deterministic=False))
+    assert np.all(abs(counts - 1250) < 100)
+    assert len(set(counts)) > 1  # each head by itself
+
+
+@pytest.mark.parametrize(
+    ("made", "called", "drops"),
+    [(True, None, False), (False, None, True), (True, False, True), (None, True, False)],
+)
+def test_the_call_decides_over_the_constructor(made, called, drops):
+    counts = counted(dropping(deterministic=made), deterministic=called)
+    assert np.all(counts < 2500) == drops
+
+
+def test_a_layer_that_says_not_whether_it_drops_is_refused():
+    with refused("^dropout_rate=0.5: say deterministic="):
+        dropping()(ONES, values=jnp.ones((50, HEADS)))
+
+
+def test_without_dropout_nobody_needs_to_say_whether():
+    assert dropping(dropout_rate=0.0)(ONES, values=jnp.ones((50, HEADS))).shape == (50, HEADS)
+
+
+def test_randomness_of_the_call_is_a_stream_or_a_key():
+    layer, values = dropping(deterministic=False), normal(1, 50, HEADS)
+    key = nnx.Rngs(dropout=7).dropout()
+    given = [key, nnx.Rngs(dropout=7), nnx.Rngs(7), nnx.Rngs(dropout=7).dropout]
+    contexts = [layer(ONES, values=values, rngs=rngs) for rngs in given]
+    for context in contexts[1:]:
+        assert_close(context, contexts[0], tolerance=0)
+    other = layer(ONES, values=values, rngs=nnx.Rngs(dropout=8))
+    assert np.max(np.abs(other - contexts[0])) > 0.01
+
+
+def test_the_stream_of_the_layer_goes_on_from_call_to_call():
+    layer, values = dropping(deterministic=False), normal(1, 50, HEADS)
+    first, second = layer(ONES, values=values), layer(ONES, values=values)
+    assert np.max(np.abs(first - second)) > 0.01
+    assert_close(dropping(deterministic=False)(ONES, values=values), first, tolerance=0)
+
+
+def test_a_layer_without_a_stream_asks_for_one():
+    layer = Attention(MLP, 1, 1, dropout_rate=0.5, deterministic=False, rngs=nnx.Rngs(params=0))
+    with refused(r"^rngs=None: dropout needs rngs=nnx.Rngs\(dropout=…\) in the call"):
+        layer(ONES)
+    assert layer(ONES, rngs=nnx.Rngs(dropout=0)).shape == (50, 1)
+
+
+def test_dropout_adds_no_parameter_and_moves_none():
+    drops, plain = (
+        Attention(MLP, 3, 3, dropout_rate=rate, rngs=nnx.Rngs(0)) for rate in (0.5, 0.0)
+    )
+    assert_close(arrays_in(nnx.state(drops, nnx.Param)), arrays_in(nnx.state(plain, nnx.Param)))
+    assert plain.rngs is None
+
+
+def test_views_and_modes_of_flax_switch_dropout():
+    layer = dropping()
+    layer.train()
+    assert layer.deterministic is False
+    layer.eval()
+    assert layer.deterministic is True
+    assert nnx.view(layer, deterministic=False).deterministic is False
+
+
+@pytest.mark.parametrize("implementation", ["dense", "streaming"])
+def test_every_implementation_drops_the_same_weights(implementation):
+    make = functools.partial(
+        Attention, MLP, QUERY_DIM, KEY_DIM, heads=HEADS, dropout_rate=0.3, deterministic=False
+    )
+    arrays, key = make_arrays("mlp", (BATCH,)), jax.random.key(3)
+    context = jit(make(implementation=implementation, rngs=nnx.Rngs(0)))(*arrays, rngs=key)
+    assert_close(context, jit(make(rngs=nnx.Rngs(0)).with_weights)(*arrays, rngs=key)[0])
+
+
 # What cannot be
 
 
@@ -273,14 +549,40 @@ def test_heads_that_do_not_divide_the_values_are_refused():
     queries, keys, values = make_arrays("mlp")
     with refused(r"value_dim a multiple of heads=3, got shape \(7, 56\)"):
         make_layer("mlp")(queries, keys, values[:, :-1])
+    with refused(r"value_dim a multiple of kv_heads=2, got shape \(7, 57\)"):
+        make_layer("mlp", heads=4, kv_heads=2)(queries, keys, values)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2**31])
-@pytest.mark.parametrize("name", ["query_dim", "key_dim", "heads", "hidden"])
+@pytest.mark.parametrize("name", ["query_dim", "key_dim", "heads", "kv_heads", "hidden"])
 def test_what_is_no_size_is_refused_by_its_name(name, size):
     sizes = {"query_dim": QUERY_DIM, "key_dim": KEY_DIM, name: size}
     with refused(rf"^{name}={size}: must be a whole number from 1 to 2147483647"):
         Attention(MLP, **sizes, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalizer": "sofmax"}, "^normalizer='sofmax' is unknown; choose softmax"),
+        ({"implementation": "fastest"}, "^implementation='fastest' is unknown; choose key_only"),
+        ({"kv_heads": 2, "heads": 3}, "^kv_heads=2: must divide heads=3"),
+        ({"rngs": 0}, r"^rngs=0: say rngs=nnx.Rngs\(0\)"),
+        ({"rngs": jax.random.key(0)}, r"^rngs=<key<fry> array .*: say rngs=nnx.Rngs\(0\)"),
+        ({"dropout_rate": 1.5}, "^dropout_rate=1.5: must be from 0 to 1"),
+        ({"rotary": True}, "^rotary=True: query_dim=11 and key_dim=13 must be even"),
+        ({"bias": "alibbi"}, "^bias 'alibbi' is unknown; choose alibi"),
+        ({"score": "mpl"}, "^score 'mpl' is unknown; choose uniform"),
+        ({"score": 3}, "^score=3: must be a name, a class or a function"),
+        ({"score": Dot(3, 3, rngs=nnx.Rngs(0))}, "^score is an instance of Dot; pass the class"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_when_the_layer_is_made(settings, message):
+    with refused(message):
+        Attention(
+            **{"score": MLP, "query_dim": QUERY_DIM, "key_dim": KEY_DIM, "rngs": nnx.Rngs(0)}
+            | settings
+        )
 
 
 def scaled(query, key, *, scale=2.0):
@@ -304,11 +606,6 @@ def test_a_plain_function_takes_its_options_which_are_no_parameters():
     assert hash(structures[0]) == hash(structures[1])
 
 
-def test_an_option_that_a_plain_function_does_not_take_is_refused():
-    with refused("score function overlap cannot be called: got an unexpected .* 'slope'"):
-        Attention(overlap, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0), slope=1)
-
-
 def test_keys_that_are_a_pytree_cannot_be_the_values():
     layer = Attention(nearby, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))
     queries, keys, _ = make_arrays("function")
@@ -325,23 +622,45 @@ def test_a_score_that_returns_a_vector_is_named_with_its_shape():
         layer(*make_arrays("function"))
 
 
+def test_an_implementation_that_cannot_serve_the_score_is_refused():
+    with refused("'key_only' cannot serve Additive .* here: additive, streaming, dense"):
+        make_layer("mlp", implementation="key_only")(*make_arrays("mlp"))
+
+
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("place", "message"),
     [
-        ({"normalizer": "sofmax"}, "normalizer='sofmax' is unknown; choose softmax"),
-        (
-            {"implementation": "fastest"},
-            "implementation='fastest' .* possible here: additive, streaming, dense",
-        ),
-        (
-            {"implementation": "key_only"},
-            "'key_only' cannot serve Additive .* here: additive, streaming, dense",
-        ),
+        (0, r"^queries must be \[..., queries, query_dim\] with query_dim=11, got shape \(5, 10\)"),
+        (1, r"^keys must be \[..., keys, key_dim\] with key_dim=1[13], got shape \(7, 1[02]\)"),
+        (2, r"^values must be \[..., keys, value_dim\] .* heads=3, got shape \(7, 56\)"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
+def test_wrong_sizes_are_named(name, place, message):
+    arrays = [*make_arrays(name)]
+    arrays[place] = arrays[place][:, :-1]
     with refused(message):
-        make_layer("mlp", **settings)(*make_arrays("mlp"))
+        make_layer(name)(*arrays)
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "queries"), (1, "keys"), (2, "values")], ids=str)
+@pytest.mark.parametrize(
+    "mask",
+    [masks.causal(), "causal", np.ones((5, 7), bool), jnp.ones((5, 7), bool), lambda i, j: i > j],
+)
+def test_a_mask_in_the_place_of_an_array_is_recognised(place, name, mask):
+    arrays = [*make_arrays("mlp")]
+    arrays[place] = mask
+    with refused(f"^{name}=.*: looks like a mask; say mask="):
+        make_layer("mlp")(*arrays)
+
+
+def test_batches_that_do_not_fit_are_named():
+    (queries, _, _), (_, keys, values) = make_arrays("mlp", (BATCH,)), make_arrays("mlp", (3,))
+    with refused(
+        r"^the batch axes do not fit each other: queries \(2,\), keys \(3,\), values \(3,\)"
+    ):
+        make_layer("mlp")(queries, keys, values)
 
 
 @every_score
