@@ -2,8 +2,10 @@
 
 from attention import biases, masks, normalizers, recurrence
 from attention.attend import attend, attend_sharded, attend_with_weights
+from attention.attention_fn import AttentionFn, attention_fn
 from attention.forms import Additive, InnerProduct, KeyOnly, Pairwise, form_of
 from attention.layers import Attention
+from attention.multi_head import MultiHeadAttention
 from attention.scores import (
     MLP,
     RBF,
@@ -29,6 +31,7 @@ __all__ = [
     "SCORES",
     "Additive",
     "Attention",
+    "AttentionFn",
     "Bilinear",
     "Cosine",
     "Dot",
@@ -37,6 +40,7 @@ __all__ = [
     "KeyOnly",
     "Linear",
     "MLPPooling",
+    "MultiHeadAttention",
     "Pairwise",
     "ScaledDot",
     "Score",
@@ -46,6 +50,7 @@ __all__ = [
     "attend",
     "attend_sharded",
     "attend_with_weights",
+    "attention_fn",
     "biases",
     "form_of",
     "masks",

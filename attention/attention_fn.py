@@ -1,0 +1,302 @@
+"""`attention_fn`: any score, as the function that Flax's own layer takes for its attention."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flax.nnx.nn import dtypes
+from jax import lax
+from jax.tree_util import Partial
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from attention import masks
+from attention.attend import ALGORITHMS, attend, attend_with_weights
+from attention.biases import BIASES
+from attention.dropout import Dropout, dropout
+from attention.forms import Form, form_of, name_of
+from attention.head_parts import (
+    chained,
+    held,
+    is_factory,
+    make_part,
+    make_scores,
+    score_of,
+    share_function,
+)
+from attention.layer_arguments import check_choice
+from attention.masks import Mask, as_mask
+from attention.normalizers import (
+    Normalizer,
+    find_normalizer,
+    make_normalizer,
+    read_normalizer,
+)
+from attention.prepare import Positions, pair_functions
+
+
+def attention_fn(score: str | Callable[..., Any] = "scaled_dot", **settings: Any) -> "AttentionFn":
+    """Any score, as what `flax.nnx.MultiHeadAttention` takes as its `attention_fn`.
+
+    The arguments and errors are those of `AttentionFn`:
+
+        fn = attention_fn("mlp", num_heads=8, head_dim=8, hidden=32, rngs=rngs)
+        layer = nnx.MultiHeadAttention(8, 64, attention_fn=fn, decode=False, rngs=rngs)
+    """
+    return AttentionFn(score, **settings)
+
+
+class AttentionFn(nnx.Module):
+    """A function of the heads' queries, keys and values, by any score.
+
+    It is called as `flax.nnx.dot_product_attention` is. For the score `"scaled_dot"` it equals
+    that function, except for a query that may attend to no key: its context is zero here, and the
+    mean of all values there.
+
+    A score with parameters is held here. In Flax's layer its parameters are therefore found under
+    `attention_fn`, and are trained and saved with those of the layer.
+
+    Args:
+      score: the name of a score or a score class, of which every head makes a score of its own;
+        what makes such a score when called, as a `functools.partial` of a class does; a plain
+        function `(query, key) -> number`; or a score with its parameters. The last two are shared
+        by all heads.
+      num_heads: number of query heads, where every head makes a score.
+      head_dim: size of a head's vectors, where every head makes a score.
+      normalizer: from scores to weights, as `attend` takes it.
+      bias: what positions add to the scores, as `attend` takes it; or a class of
+        `attention.biases`, made by `bias(num_heads, rngs=…)`.
+      score_mod: what becomes of a score before the normalizer, as `attend` takes it.
+      implementation: name of the algorithm, see `attend`; None picks.
+      rngs: source of initial parameters, where there are any to make.
+      **options: passed on to the score class or function.
+
+    Raises:
+      ValueError: an argument is refused, or an argument is missing that the score needs.
+    """
+
+    def __init__(
+        self,
+        score: str | Callable[..., Any] = "scaled_dot",
+        *,
+        num_heads: int | None = None,
+        head_dim: int | None = None,
+        normalizer: str | Normalizer = "softmax",
+        bias: Any = None,
+        score_mod: Any = None,
+        implementation: str | None = None,
+        rngs: nnx.Rngs | None = None,
+        **options: Any,
+    ):
+        check_choice("implementation", implementation, ALGORITHMS)
+        score = score if isinstance(score, nnx.Module) else score_of(score)
+        self.shares_score = isinstance(score, nnx.Module) or not is_factory(score)
+        self.implementation = implementation
+        knows_heads = None not in (num_heads, head_dim, rngs)
+        is_made = {
+            f"score {name_of(score)}": not self.shares_score,
+            f"bias={bias!r}": isinstance(bias, str) or (callable(bias) and is_factory(bias)),
+            f"score_mod={score_mod!r}": callable(score_mod) and is_factory(score_mod),
+        }
+        for part, needs_heads in is_made.items():
+            if needs_heads and not knows_heads:
+                raise ValueError(f"{part} is made for heads: pass num_heads=, head_dim= and rngs=")
+        if self.shares_score:
+            self.score = nnx.data(_shared(score, options))
+        else:
+            self.score = make_scores(score, head_dim, head_dim, num_heads, rngs, options)
+        if knows_heads:
+            self.bias = make_part("bias", bias, BIASES, num_heads, rngs)
+            self.score_mod = make_part("score_mod", score_mod, {}, num_heads, rngs)
+            normalizer = make_normalizer(normalizer, num_heads * head_dim, num_heads, rngs)
+        else:
+            self.bias, self.score_mod = held(bias), held(score_mod)
+            normalizer = find_normalizer(normalizer)
+        self.normalizer = held(normalizer)
+
+    def __call__(
+        self,
+        query: Float[Array, "*batch queries heads head_dim"],
+        key: Float[Array, "*batch keys kv_heads head_dim"],
+        value: Float[Array, "*batch keys kv_heads value_dim"],
+        bias: Any = None,
+        mask: Any = None,
+        broadcast_dropout: bool = True,
+        dropout_rng: Array | None = None,
+        dropout_rate: float = 0.0,
+        deterministic: bool = False,
+        dtype: DTypeLike | None = None,
+        precision: Any = None,
+        module: nnx.Module | None = None,
+        promote_dtype: Callable[..., Any] = dtypes.promote_dtype,
+        is_causal: bool = False,
+        *,
+        input_positions: Int[Array, "*#batch time"] | None = None,
+    ) -> Float[Array, "*batch queries heads value_dim"]:
+        """The context of every query, for Flax's order of axes.
+
+        Args:
+          query: the heads' queries.
+          key: the heads' keys. Of heads there may be fewer than queries have: then several heads of
+            the queries, one after the other, take one head of the keys.
+          value: what is mixed.
+          bias: added to the scores, besides the bias that is held here.
+          mask: which query may attend to which key, as `attend` takes it. Numbers are taken too,
+            zero for False: Flax's layer makes such masks when it decodes.
+          broadcast_dropout: whether all examples and heads drop the same weights.
+          dropout_rng: the key by which weights are dropped.
+          dropout_rate: the part of the weights that is dropped.
+          deterministic: whether no weight is dropped, whatever the rate.
+          dtype: of the computation; None for what the three promote to.
+          precision: of matrix products, as `jax.default_matmul_precision` takes it.
+          module: where to sow the weights, as `attention_weights`.
+          promote_dtype: how the three get their dtype.
+          is_causal: whether query i may attend to no key beyond i.
+          input_positions: of queries and keys, for masks and biases that compare positions and for
+            `score_mod`; None counts from 0.
+        """
+        query, key, value = promote_dtype((query, key, value), dtype=dtype)
+        query, key, value = (heads_first(each) for each in (query, key, value))
+        positions = Positions(input_positions, input_positions)
+        shape = (*query.shape[:-1], key.shape[-2])
+        causal = masks.causal() if is_causal else None
+        where = self.pairs(_as_boolean(mask), causal, bias, None, positions, shape)
+        rate = 0.0 if deterministic else dropout_rate
+        dropped = dropout(dropout_rng, rate, broadcast=broadcast_dropout) if rate else None
+        with matmul_precision(precision):
+            context = self.attend(query, self.form(query, key), value, where, dropped, module)
+        return jnp.moveaxis(context, -3, -2)
+
+    def pairs(
+        self,
+        mask: Any,
+        within: Mask | None,
+        bias: Any,
+        score_mod: Any,
+        positions: Positions,
+        shape: tuple[int, ...],
+    ) -> dict[str, Any]:
+        """What there is to say of pairs, here and in a call, for scores of this shape.
+
+        Args:
+          mask: which query may attend to which key.
+          within: a mask more.
+          bias: a bias more than is held here.
+          score_mod: a score_mod more than is held here.
+          positions: of queries and keys.
+          shape: `(*batch, heads, queries, keys)`.
+        """
+        mask = as_mask(mask, shape)
+        if within is not None:
+            mask = within if mask is None else within & mask
+        mask, bias, score_mod = pair_functions(
+            mask, [self.bias, bias], chained(self.score_mod, score_mod), positions, shape
+        )
+        return {"mask": mask, "bias": bias, "score_mod": score_mod}
+
+    def form(
+        self,
+        queries: Float[Array, "*batch heads queries head_dim"],
+        keys: Float[Array, "*batch kv_heads keys head_dim"],
+    ) -> Form:
+        """The scores of all pairs of every head."""
+
+        def of_head(score: Any, queries: Array, keys: Array) -> Form:
+            return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
+
+        forms = jax.vmap(of_head, in_axes=(None if self.shares_score else 0, 0, 0))
+        for _ in queries.shape[:-3]:
+            forms = jax.vmap(forms, in_axes=(None, 0, 0))
+        return forms(self.score, queries, for_heads(keys, queries.shape[-3]))
+
+    def attend(
+        self,
+        queries: Float[Array, "*batch heads queries head_dim"],
+        form: Form,
+        values: Float[Array, "*batch kv_heads keys value_dim"],
+        pairs: dict[str, Any],
+        dropout: Dropout | None,
+        module: nnx.Module | None,
+    ) -> Float[Array, "*batch heads queries value_dim"]:
+        """The context of every query.
+
+        Args:
+          queries: what the normalizer may read.
+          form: of the queries and all keys.
+          values: what is mixed.
+          pairs: mask, bias and score_mod.
+          dropout: which weights are dropped.
+          module: where to sow the weights, before any is dropped.
+        """
+        values = for_heads(values, queries.shape[-3])
+        settings = pairs | {"normalizer": read_normalizer(self.normalizer, _joined(queries))}
+        if module is not None:
+            _, weights = attend_with_weights(form, values, **settings)
+            module.sow(nnx.Intermediate, "attention_weights", weights.astype(values.dtype))
+        settings |= {"dropout": dropout, "implementation": self.implementation}
+        return attend(form, values, **settings)
+
+
+def heads_first(
+    vectors: Float[Array, "*batch time heads dim"],
+) -> Float[Array, "*batch heads time dim"]:
+    """From Flax's order of axes to that of `attend`."""
+    return jnp.moveaxis(vectors, -2, -3)
+
+
+def matmul_precision(precision: Any) -> contextlib.AbstractContextManager:
+    """Where matrix products have this precision.
+
+    Args:
+      precision: None, a `jax.lax.Precision`, a `jax.lax.DotAlgorithmPreset`, or the name of one.
+
+    Raises:
+      ValueError: it is none of these, such as a pair.
+    """
+    if precision is None:
+        return contextlib.nullcontext()
+    name = getattr(precision, "name", precision)
+    name = name.lower() if isinstance(precision, lax.Precision) else name
+    try:
+        return jax.default_matmul_precision("default" if name == "fastest" else name)
+    except ValueError:
+        raise ValueError(
+            f"precision={precision!r}: must be one jax.lax.Precision or its name, for all products"
+        ) from None
+
+
+def _shared(score: Any, options: dict[str, Any]) -> Any:
+    """The score that all heads share, as a pytree."""
+    if not isinstance(score, nnx.Module):
+        return share_function(score, options)
+    if options:
+        raise ValueError(f"{next(iter(options))}: the {type(score).__name__} is made already")
+    return score
+
+
+def _as_boolean(mask: Any) -> Any:
+    """The mask, True where Flax's layer says 1: such is its mask when it decodes."""
+    is_number = isinstance(mask, jax.Array | np.ndarray) and mask.dtype != bool
+    return mask != 0 if is_number else mask
+
+
+def _joined(
+    queries: Float[Array, "*batch heads queries dim"],
+) -> Float[Array, "*batch queries features"]:
+    """The vectors of all heads as a single vector."""
+    queries = jnp.moveaxis(queries, -3, -2)
+    return queries.reshape(*queries.shape[:-2], -1)
+
+
+def for_heads(
+    vectors: Float[Array, "*batch kv_heads keys dim"], heads: int
+) -> Float[Array, "*batch heads keys dim"]:
+    """Each head of keys or values once for every head of the queries that takes it."""
+    kv_heads = vectors.shape[-3]
+    if heads % kv_heads:
+        raise ValueError(f"{heads} heads of queries cannot share {kv_heads} heads of keys equally")
+    return vectors if heads == kv_heads else jnp.repeat(vectors, heads // kv_heads, axis=-3)
