@@ -1,11 +1,20 @@
 """Attention with any score function: a few lines about two vectors, and everything else follows."""
 
-from attention import biases, masks, normalizers, recurrence
+from attention import biases, masks, normalizers, recurrence, score_mods
 from attention.attend import attend, attend_sharded, attend_with_weights
 from attention.attention_fn import AttentionFn, attention_fn
-from attention.forms import Additive, InnerProduct, KeyOnly, Pairwise, form_of
+from attention.dropout import dropout
+from attention.forms import (
+    Additive,
+    InnerProduct,
+    KeyOnly,
+    Pairwise,
+    SquaredDistance,
+    form_of,
+)
 from attention.layers import Attention
 from attention.multi_head import MultiHeadAttention
+from attention.rotary import rotate
 from attention.scores import (
     MLP,
     RBF,
@@ -44,6 +53,7 @@ __all__ = [
     "Pairwise",
     "ScaledDot",
     "Score",
+    "SquaredDistance",
     "Statistics",
     "Trilinear",
     "Uniform",
@@ -52,9 +62,12 @@ __all__ = [
     "attend_with_weights",
     "attention_fn",
     "biases",
+    "dropout",
     "form_of",
     "masks",
     "normalizers",
     "recurrence",
+    "rotate",
+    "score_mods",
     "statistics",
 ]

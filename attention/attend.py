@@ -98,9 +98,7 @@ def attend(
         message names what was given, what is possible, and what stands in the way of the rest.
     """
     positions = Positions(query_positions, key_positions)
-    request = cleaned(
-        prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions)
-    )
+    request = cleaned(prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions))
     obstacles = {name: algorithm.obstacle(request) for name, algorithm in ALGORITHMS.items()}
     possible = [name for name, obstacle in obstacles.items() if obstacle is None]
     if implementation is not None and implementation not in possible:
@@ -131,9 +129,7 @@ def attend_with_weights(
     dropout drops.
     """
     positions = Positions(query_positions, key_positions)
-    request = cleaned(
-        prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions)
-    )
+    request = cleaned(prepared(form, values, mask, bias, score_mod, normalizer, dropout, positions))
     if request.is_empty:
         return _nothing(request), jnp.zeros(request.shape, accumulator(values.dtype))
     return dense.attend_with_weights(request)
@@ -196,7 +192,6 @@ def pick(request: Request, possible: Collection[str]) -> dict[str, str]:
       request: what is asked.
       possible: the names of the algorithms without an obstacle to this request.
     """
-
     if not request.has_fixed_sizes:
         sizeless = (name for name in SIZELESS if name in possible)
         return dict.fromkeys(PLATFORMS, next(sizeless, "dense"))

@@ -33,9 +33,7 @@ def reachable_keys(
     *lead, num_queries, num_keys = shape
 
     def allowed(query_index: Array, key_index: Array) -> Array:
-        added = jnp.broadcast_to(
-            bias(query_index, key_index), (*lead, query_index.size, num_keys)
-        )
+        added = jnp.broadcast_to(bias(query_index, key_index), (*lead, query_index.size, num_keys))
         seen = added > -jnp.inf
         return seen if mask is None else seen & mask.evaluate(query_index, key_index, len(lead))
 

@@ -98,12 +98,15 @@ rng = np.random.default_rng(0)
 I, J = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
 PER_HEAD = rng.random((1, HEADS, QUERIES, KEYS)) < 0.5
 LEFT_PADDED = np.arange(KEYS) >= np.array([[3], [KEYS]])  # the second has no key at all
-QUERY_SEGMENTS, KEY_SEGMENTS = np.array([[0, 0, 1, 1, 2]] * 2), np.array([[0, 1, 1, 2, 2, 3, 3]] * 2)
+QUERY_SEGMENTS, KEY_SEGMENTS = (
+    np.array([[0, 0, 1, 1, 2]] * 2),
+    np.array([[0, 1, 1, 2, 2, 3, 3]] * 2),
+)
 FIRST = np.array([4, 0])
 MASKS = {
     "none": lambda: (None, True),
     "causal": lambda: ("causal", J <= I),
-    "lengths": lambda: (masks.lengths(jnp.asarray(FIRST)), J < FIRST[:, None, None, None]),
+    "lengths": lambda: (masks.lengths(jnp.asarray(FIRST)), FIRST[:, None, None, None] > J),
     "array": lambda: (jnp.asarray(PER_HEAD), PER_HEAD),
     "function": lambda: (lambda i, j: (i + j) % 3 == 0, (I + J) % 3 == 0),
     "left padding, window": lambda: (
@@ -174,7 +177,9 @@ def soft_cap(score, i, j):
 
 
 def case_of(form, normalizer, dtype, mask, bias):
-    return pytest.param(form, normalizer, dtype, mask, bias, id=", ".join((form, normalizer, dtype, mask, bias)))
+    return pytest.param(
+        form, normalizer, dtype, mask, bias, id=", ".join((form, normalizer, dtype, mask, bias))
+    )
 
 
 def combinations():
@@ -225,7 +230,9 @@ def test_all_that_serve_it_are_the_equation(form, normalizer, dtype, mask, bias)
         outcomes = run(*hidden)
     assert len(outcomes) >= 1
 
-    directions = [wide(normal([9, n], *leaf.shape)) for n, leaf in enumerate(jax.tree.leaves(hidden))]
+    directions = [
+        wide(normal([9, n], *leaf.shape)) for n, leaf in enumerate(jax.tree.leaves(hidden))
+    ]
     slope = _slope(
         lambda keys, values: np.sum(
             wide(functional)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attention.rotary import rotate
 from flax import nnx
 from oracles import (
     BATCH,
@@ -32,6 +31,7 @@ from oracles import (
 )
 
 from attention import MLP, SCORES, Attention, Dot, biases, masks
+from attention.rotary import rotate
 
 pytestmark = pytest.mark.usefixtures("strict")
 

@@ -176,7 +176,9 @@ def attend(request: Request, mesh: Mesh, axis: str) -> Float[Array, "*lead queri
 
     def run(*leaves: Array) -> tuple[Array, Array]:
         form, values, pairs = jax.tree.unflatten(structure, leaves)
-        return _attend(form, values, pairs, request.normalizer if is_sigmoid else softmax, mesh, axis)
+        return _attend(
+            form, values, pairs, request.normalizer if is_sigmoid else softmax, mesh, axis
+        )
 
     if _has_explicit_axes(request.values):
         rows = jax.typeof(request.values).sharding.spec[: len(lead)]
@@ -225,9 +227,7 @@ def _attend(
     devices = mesh.shape[axis]
     size = -(-num_keys // devices)
 
-    def attend_own(
-        fields: dict[str, PyTree], values: Array, pairs: _Pairs
-    ) -> tuple[Array, Array]:
+    def attend_own(fields: dict[str, PyTree], values: Array, pairs: _Pairs) -> tuple[Array, Array]:
         share = Share(lax.axis_index(axis) * size, size, num_keys)
         of_device = pairs.of(share, ragged=size * devices > num_keys)
         shape = (*lead, num_queries, size)
