@@ -18,7 +18,7 @@ from attention.score_mods import ScoreMod
 
 
 class Positions(NamedTuple):
-    """Where queries and keys stand: `[n]`, or `[*batch, n]`; None for 0, 1, …"""
+    """Where queries and keys stand: `[n]`, or `[*batch, n]`; None for 0, 1, and so on."""
 
     queries: Int[Array, "*#batch queries"] | None = None
     keys: Int[Array, "*#batch keys"] | None = None

@@ -95,27 +95,25 @@ def scores_of(kind, f):
 # Masks, and what they allow
 
 rng = np.random.default_rng(0)
-I, J = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
+QUERY, KEY = np.arange(QUERIES)[:, None], np.arange(KEYS)[None, :]
 PER_HEAD = rng.random((1, HEADS, QUERIES, KEYS)) < 0.5
 LEFT_PADDED = np.arange(KEYS) >= np.array([[3], [KEYS]])  # the second has no key at all
-QUERY_SEGMENTS, KEY_SEGMENTS = (
-    np.array([[0, 0, 1, 1, 2]] * 2),
-    np.array([[0, 1, 1, 2, 2, 3, 3]] * 2),
-)
+QUERY_SEGMENTS = np.array([[0, 0, 1, 1, 2]] * 2)
+KEY_SEGMENTS = np.array([[0, 1, 1, 2, 2, 3, 3]] * 2)
 FIRST = np.array([4, 0])
 MASKS = {
     "none": lambda: (None, True),
-    "causal": lambda: ("causal", J <= I),
-    "lengths": lambda: (masks.lengths(jnp.asarray(FIRST)), FIRST[:, None, None, None] > J),
+    "causal": lambda: ("causal", KEY <= QUERY),
+    "lengths": lambda: (masks.lengths(jnp.asarray(FIRST)), FIRST[:, None, None, None] > KEY),
     "array": lambda: (jnp.asarray(PER_HEAD), PER_HEAD),
-    "function": lambda: (lambda i, j: (i + j) % 3 == 0, (I + J) % 3 == 0),
+    "function": lambda: (lambda i, j: (i + j) % 3 == 0, (QUERY + KEY) % 3 == 0),
     "left padding, window": lambda: (
         masks.keys(jnp.asarray(LEFT_PADDED)) & masks.window(2),
-        LEFT_PADDED[:, None, None, :] & (abs(I - J) <= 2),
+        LEFT_PADDED[:, None, None, :] & (abs(QUERY - KEY) <= 2),
     ),
     "segments, not causal": lambda: (
         masks.segments(jnp.asarray(QUERY_SEGMENTS), jnp.asarray(KEY_SEGMENTS)) & ~masks.causal(),
-        (QUERY_SEGMENTS[:, None, :, None] == KEY_SEGMENTS[:, None, None, :]) & ~(J <= I),
+        (QUERY_SEGMENTS[:, None, :, None] == KEY_SEGMENTS[:, None, None, :]) & ~(KEY <= QUERY),
     ),
 }
 
@@ -127,8 +125,11 @@ SLOPES = np.array([2.0**-4, 2.0**-8, 2.0**-2])[:, None, None]
 BIASES = {
     "none": lambda: (None, 0.0),
     "array": lambda: (jnp.asarray(TABLE), TABLE.astype(np.float64)),
-    "alibi": lambda: (Alibi(HEADS, rngs=nnx.Rngs(0)), -SLOPES * abs(I - J)),
-    "function": lambda: (lambda i, j: jnp.cos(jnp.float32(i)) * jnp.float32(j), np.cos(I) * J),
+    "alibi": lambda: (Alibi(HEADS, rngs=nnx.Rngs(0)), -SLOPES * abs(QUERY - KEY)),
+    "function": lambda: (
+        lambda i, j: jnp.cos(jnp.float32(i)) * jnp.float32(j),
+        np.cos(QUERY) * KEY,
+    ),
 }
 
 NORMALIZERS = {
@@ -177,9 +178,8 @@ def soft_cap(score, i, j):
 
 
 def case_of(form, normalizer, dtype, mask, bias):
-    return pytest.param(
-        form, normalizer, dtype, mask, bias, id=", ".join((form, normalizer, dtype, mask, bias))
-    )
+    case = form, normalizer, dtype, mask, bias
+    return pytest.param(*case, id=", ".join(case))
 
 
 def combinations():

@@ -47,9 +47,7 @@ def request_obstacle(request: Request) -> str | None:
         return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
     if request.depends_on_pairs:
         return "it takes no bias of positions, no score_mod and no dropout of ours"
-    arrays = [form.queries, form.keys, values]
-    arrays += [] if form.key_bias is None else [form.key_bias]
-    dtypes = {array.dtype.name for array in arrays}
+    dtypes = {array.dtype.name for array in (form.queries, form.keys, values)}
     if len(dtypes) > 1 or not dtypes.issubset(DTYPES):
         return f"all arrays must be {', or all '.join(DTYPES)}, not {', '.join(sorted(dtypes))}"
     if _width(form, values) > MAX_WIDTH:
@@ -101,7 +99,7 @@ def attend(
     queries, keys, width = form.queries, form.keys, _width(form, values)
     if form.key_bias is not None:  # as a bias of pairs it would be an array of pairs
         queries = jnp.concatenate([queries, jnp.ones_like(queries[..., :1])], axis=-1)
-        keys = jnp.concatenate([keys, form.key_bias[..., None]], axis=-1)
+        keys = jnp.concatenate([keys, form.key_bias[..., None].astype(keys.dtype)], axis=-1)
     parts = _parts(mask)
     assert parts is not None
     lengths = None if parts.lengths is None else _lengths_of_batch(parts.lengths, lead, num_keys)

@@ -176,9 +176,8 @@ def attend(request: Request, mesh: Mesh, axis: str) -> Float[Array, "*lead queri
 
     def run(*leaves: Array) -> tuple[Array, Array]:
         form, values, pairs = jax.tree.unflatten(structure, leaves)
-        return _attend(
-            form, values, pairs, request.normalizer if is_sigmoid else softmax, mesh, axis
-        )
+        normalizer = request.normalizer if is_sigmoid else softmax
+        return _attend(form, values, pairs, normalizer, mesh, axis)
 
     if _has_explicit_axes(request.values):
         rows = jax.typeof(request.values).sharding.spec[: len(lead)]

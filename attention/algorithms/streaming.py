@@ -38,7 +38,8 @@ def obstacle(request: Request) -> str | None:
     if isinstance(request.normalizer, Softmax | SoftmaxWithSink | Sigmoid):
         return None
     return (
-        "the normalizer must be 'softmax', 'softmax_sink' or 'sigmoid', which take keys part by part,"
+        "the normalizer must be a softmax, with or without a sink, or a sigmoid, which take keys"
+        " part by part,"
         f" not {normalizer_name(request.normalizer)!r}"
     )
 
