@@ -207,6 +207,9 @@ def with_time(
     query: PyTree, key: PyTree, value: Any, batch_axes: int
 ) -> tuple[PyTree, PyTree, Any, bool]:
     """Query, key and value with an axis of time, and whether they came without."""
+    for name, given in {"key": key, "value": value}.items():
+        if isinstance(given, KeyCache | StateCache):
+            raise ValueError(f"{name} is a cache; say cache=")
     mixed = next(each for each in (value, key, query) if each is not None)
     axes = getattr(mixed, "ndim", None)
     if axes is None:

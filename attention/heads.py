@@ -59,30 +59,27 @@ class Heads(nnx.Module):
         refuse_unknown(unknown, type(self).__call__, {"Attention(…)": type(self).__init__})
         inputs = read_inputs(queries, keys, values, self.query_dim, self.key_dim)
         values = self._shared(self._split(inputs.values))
-        positions = Positions(query_positions, key_positions)
-        shape = (*inputs.batch, self.heads, inputs.num_queries, inputs.num_keys)
-        settings = self._settings(inputs.queries, mask, bias, score_mod, positions, shape)
+        positions = Positions(*jax.tree.map(jnp.asarray, (query_positions, key_positions)))
+        settings = self._settings(inputs.queries, mask, bias, score_mod, positions)
         settings["dropout"] = self._dropout(deterministic, rngs)
         if not inputs.is_empty:
-            reachable = reachable_keys(settings["mask"], settings["bias"], shape)
-            inputs = inputs.with_reachable(reachable)
+            shape = (*inputs.batch, self.heads, inputs.num_queries, inputs.num_keys)
+            mask, bias, _ = pair_functions(mask, settings["bias"], None, positions, shape)
+            inputs = inputs.with_reachable(reachable_keys(mask, bias, shape))
         return self._form(inputs, positions), values, settings
 
     def _settings(
-        self,
-        queries: PyTree,
-        mask: Any,
-        bias: Any,
-        score_mod: Any,
-        positions: Positions,
-        shape: tuple[int, ...],
+        self, queries: PyTree, mask: Any, bias: Any, score_mod: Any, positions: Positions
     ) -> dict[str, Any]:
-        """What the layer and a call say together of the pairs, for scores of this shape."""
-        mask, bias, score_mod = pair_functions(
-            mask, [self.bias, bias], chained(self.score_mod, score_mod), positions, shape
-        )
-        normalizer = read_normalizer(self.normalizer, queries)
-        return {"mask": mask, "bias": bias, "score_mod": score_mod, "normalizer": normalizer}
+        """Arguments of `attend`: what the layer and a call say together."""
+        return {
+            "mask": mask,
+            "bias": [self.bias, bias],
+            "score_mod": chained(self.score_mod, score_mod),
+            "normalizer": read_normalizer(self.normalizer, queries),
+            "query_positions": positions.queries,
+            "key_positions": positions.keys,
+        }
 
     def _form(self, inputs: Inputs, positions: Positions) -> Form:
         if self.rotary:

@@ -1,5 +1,6 @@
 """A layer that goes on step by step, with a cache of what came before."""
 
+import operator
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from attention.forms import Form, KeyOnly
 from attention.heads import Heads, join_heads
 from attention.layer_arguments import brief, refuse_unknown
 from attention.layer_inputs import Inputs, read_inputs
-from attention.masks import GivenMask
+from attention.masks import GivenMask, as_mask
 from attention.normalizers import Softmax
 from attention.prepare import Positions
 from attention.score_mods import GivenScoreMod
@@ -53,7 +54,7 @@ class Steps(Heads):
           ValueError: a size is below 1, or the heads do not divide the values.
         """
         check_size("length", length)
-        batch = (batch,) if isinstance(batch, int) else tuple(batch)
+        batch = batch if isinstance(batch, tuple) else (operator.index(batch),)
         query = jnp.ones(self.query_dim, dtype) if query is None else query
         key = jnp.ones(self.key_dim, dtype) if key is None else key
         # What the form keeps of a vector of ones is finite; of zeros it might not be.
@@ -106,8 +107,8 @@ class Steps(Heads):
             "the call of the layer": type(self).__call__,
         }
         refuse_unknown(unknown, Steps.step, elsewhere)
-        if cache is None:
-            raise ValueError("cache=None: say cache=layer.init_cache(batch, length)")
+        if not isinstance(cache, KeyCache | StateCache):
+            raise ValueError(f"cache={brief(cache)}: say cache=layer.init_cache(batch, length)")
         batch = cache.positions.shape
         query, key, value, is_single = caches.with_time(query, key, value, len(batch))
         inputs = read_inputs(query, key, value, self.query_dim, self.key_dim)
@@ -139,22 +140,22 @@ class Steps(Heads):
         score_mod: Any,
     ) -> tuple[KeyCache, Float[Array, "*batch heads n head_dim"]]:
         """The cache with the keys of a form, and the context of its queries."""
+        shape = (*inputs.batch, self.heads, inputs.num_queries, cache.length)
+        slots = jnp.arange(cache.length, dtype=positions.dtype)
+        so_far, mask = caches.UpTo(positions), as_mask(mask, shape)
         settings = self._settings(
             inputs.queries,
-            mask,
+            so_far if mask is None else so_far & mask,
             bias,
             score_mod,
-            Positions(positions, jnp.arange(cache.length, dtype=positions.dtype)),
-            (*inputs.batch, self.heads, inputs.num_queries, cache.length),
+            Positions(positions, slots),
         )
-        so_far, mask = caches.UpTo(positions), settings.pop("mask")
         # The scores of a single query are fewer than what the cache holds, which others would copy.
         alone = "dense" if inputs.num_queries == 1 else None
         cache, form = cache.append(form, self._split(inputs.values))
         context = attend(
             form,
             self._shared(cache.values),
-            mask=so_far if mask is None else so_far & mask,
             implementation=self.implementation or alone,
             **settings,
         )

@@ -419,6 +419,14 @@ def test_another_batch_than_that_of_the_cache_is_refused():
         layer.step(*(array[:, 0] for array in make_arrays("mlp")), empty(layer, (3,)))
 
 
+def test_a_cache_in_the_place_of_an_array_is_recognised():
+    layer, x = make_layer("mlp"), jnp.zeros((BATCH, QUERY_DIM))
+    with refused("^value is a cache; say cache="):
+        layer.step(x, x, empty(layer), empty(layer))
+    with refused("^cache=None: say cache=layer.init_cache"):
+        layer.step(x, x, empty(layer))
+
+
 @pytest.mark.parametrize("length", [0, -1, 2.5])
 def test_a_length_that_is_no_size_is_refused(length):
     with refused(f"^length={length}: must be a whole number"):

@@ -114,7 +114,10 @@ class NoRngs:
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        (with_width, "^the score with_width cannot be made: missing a required argument: 'width'"),
+        (
+            with_width,
+            "^the score with_width cannot be made: missing a required .*argument: 'width'",
+        ),
         (NoRngs, "^the score NoRngs cannot be made: got an unexpected keyword argument 'rngs'"),
         (lambda query: 0.0, "^the score <lambda> cannot be called: too many positional arguments"),
         (lambda q, k, *, rngs: lambda a, b: 0.0, "^score <lambda> must make a module .* got <func"),
