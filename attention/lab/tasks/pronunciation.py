@@ -137,7 +137,11 @@ class Pronunciation(ClosedTask):
     max_length: int = static()
     left_out: int = static()
 
-    metrics: ClassVar[Mapping[str, str]] = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "phoneme_error_rate": "PER",
+        "word_error_rate": "WER",
+        "single_reference_word_error_rate": "single-reference WER",
+    }
     typed = "words"
 
     @classmethod
