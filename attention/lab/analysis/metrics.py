@@ -82,8 +82,9 @@ def _right_and_all(
     counts = batch.references != PAD
     right = jnp.sum((tokens[:, None] == batch.references) & counts, axis=2)
     total = jnp.sum(counts, axis=2)
-    best = jnp.argmax(right / jnp.maximum(total, 1), axis=1, keepdims=True)
-    return tuple(jnp.take_along_axis(count, best, axis=1)[:, 0] for count in (right, total))
+    best = jnp.argmax(right / jnp.maximum(total, 1), axis=1)
+    rows = jnp.arange(best.shape[0])
+    return right[rows, best], total[rows, best]
 
 
 def _with_mean(

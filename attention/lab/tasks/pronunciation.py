@@ -178,6 +178,11 @@ class Pronunciation(ClosedTask):
         """Number of tokens: the reserved tokens, the letters and the phonemes."""
         return RESERVED + len(_SYMBOLS)
 
+    @property
+    def disjoint(self) -> bool:
+        """Always: the words of the splits are others."""
+        return True
+
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` pronunciations of training words, drawn with replacement."""
         return self.train.batch(jax.random.randint(key, (size,), 0, self.train.spelling.shape[0]))

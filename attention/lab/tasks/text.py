@@ -116,6 +116,11 @@ class Text(ClosedTask):
         """Number of tokens: the bytes and the reserved tokens."""
         return 256 + RESERVED
 
+    @property
+    def disjoint(self) -> bool:
+        """Of whole lines; but a piece of a training line may be a short line of another split."""
+        return self.crop_fraction == 0
+
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training lines, drawn with replacement, some of them cropped.
 

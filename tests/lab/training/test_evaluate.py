@@ -23,6 +23,8 @@ NULL = {
     "alignment_accuracy": None,
     "alignment_accuracy_by_head": [None, None],
     "query_dependence": None,
+    "trained_on": 0,
+    "left_out": 0,
 }
 
 
@@ -76,6 +78,8 @@ def shares_one_by_one(experiment, state, batch, number=0):
         "alignment_accuracy": aligned[0],
         "alignment_accuracy_by_head": aligned[1:].tolist(),
         "query_dependence": departing / comparable if comparable else None,
+        "trained_on": 0,  # the states here are untrained
+        "left_out": 0,
     }
 
 

@@ -20,9 +20,10 @@ from attention.lab.training.build import build
 from attention.lab.training.loop import next_stop, train
 from attention.lab.training.state import completed, restored_state
 
-# One symbol and one length: nothing is easier to learn.
+# One symbol and one length: nothing is easier to learn, and nothing is left that is not trained on.
 EASY = small(
-    {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
+    {"eval.leave_out_trained": False}
+    | {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
     | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
     | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
 )
@@ -178,6 +179,7 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         " parameters; at least ",
         "step 5/13  loss ",
         "step 12: validation  tokens ",
+        " of 11 left out, trained on",
         f"{path}, step 13, test",
         f"python eval.py --workdir {path}",
         "tensorboard --logdir runs  (pip install tensorboard)",
