@@ -19,6 +19,7 @@ from attention.lab.training import loop
 from attention.lab.training.build import build
 from attention.lab.training.loop import next_stop, train
 from attention.lab.training.state import completed, restored_state
+from attention.lab.training.trained_run import evaluate
 
 # One symbol and one length: nothing is easier to learn, and nothing is left that is not trained on.
 EASY = small(
@@ -185,6 +186,28 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         "tensorboard --logdir runs  (pip install tensorboard)",
     ):
         assert line in shown
+
+
+def test_a_run_goes_on_and_is_evaluated_with_changed_code_of_ones_own_but_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "own_and_changed.py"
+    mine.write_text("def product(query, key):\n    return query @ key\n")
+    settings = small({"train.steps": 2}, score="own_and_changed:product")
+    told = "own_and_changed.py has changed since the run began"
+    assert told not in train_quietly(settings, tmp_path / "run")[1]
+    assert told not in train_quietly(settings, tmp_path / "run")[1]
+    mine.write_text("def product(query, key):\n    return -query @ key\n")
+    assert told in train_quietly(settings, tmp_path / "run")[1]  # finished
+    shown = io.StringIO()
+    evaluate(tmp_path / "run", None, None, Console(file=shown))
+    assert told in shown.getvalue()
+    (tmp_path / "run" / "result.json").unlink()
+    shown = train_quietly(settings, tmp_path / "run")[1]
+    assert "going on from step 2" in shown
+    assert told in shown
 
 
 def test_training_stops_early_at_the_target(stopped_early):
