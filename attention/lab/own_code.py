@@ -127,6 +127,29 @@ def own_parts(settings: "Settings") -> dict[str, str]:
     return {field: name for field, name in fields.items() if ":" in name}
 
 
+def own_files(parts: Parts) -> dict[str, Path]:
+    """The files of a user's own code that an experiment is made of, by their modules.
+
+    Those of its parts, and those of the user's other modules that they take something from.
+    """
+    waiting = {name.partition(":")[0] for name in parts.values()}
+    packages = {module.partition(".")[0] for module in waiting} - {"attention"}
+    files: dict[str, Path] = {}
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if name in files or not file or not _is_own(Line(file, 1, name), packages):
+            continue
+        files[name] = Path(file)
+        for value in vars(module).values():
+            if inspect.ismodule(value):
+                waiting.add(value.__name__)
+            elif inspect.isclass(value) or inspect.isfunction(value):
+                waiting.add(value.__module__)
+    return dict(sorted(files.items()))
+
+
 def lines_of(error: BaseException, parts: Parts | None = None) -> list[Line]:
     """The lines of a user's own code that an error passed, the innermost last.
 

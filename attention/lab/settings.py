@@ -118,6 +118,7 @@ class EvalSettings(Section):
 
     sequences: int = Field(4096, ge=1, le=2**20)  # at most, of mixed lengths and of each length
     batch_size: Count = 128
+    leave_out_trained: bool = True  # of held-out sequences, those that training drew, too
     lengths: tuple[int, ...] = Field(
         (), max_length=MOST_LENGTHS
     )  # lengths to report beside the mixture

@@ -3,7 +3,8 @@
 The rates of Yao and Zweig (arXiv 1506.00196). For the phoneme error rate, an output is compared
 with the reference that it takes the fewest edits to reach; the rate is the number of edits, summed
 over words, divided by the number of phonemes in those references. The word error rate is the share
-of words whose output equals none of their references.
+of words whose output equals none of their references. The share of words whose output does not
+equal the first reference, as some count who know no others, has a name of its own.
 """
 
 from collections.abc import Mapping
@@ -59,7 +60,8 @@ def error_counts(
 
     Returns:
       `edits`, from the outputs to their nearest references; `reference_symbols`, in those
-      references; `missed`, the outputs that equal no reference.
+      references; `missed`, the outputs that equal no reference; `missed_first`, those that do
+      not equal the first.
     """
     exists = jnp.any(references == END, axis=-1)
     lengths = _length(references)
@@ -73,6 +75,7 @@ def error_counts(
         "edits": jnp.sum(jnp.where(counts_row, fewest, 0)),
         "reference_symbols": jnp.sum(jnp.where(counts_row, symbols, 0)),
         "missed": jnp.sum((fewest > 0) & counts_row),
+        "missed_first": jnp.sum((edits[:, 0] > 0) & counts_row),
     }
 
 
@@ -86,6 +89,9 @@ def error_ratios(counts: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         "phoneme_error_rate": int(counts["edits"]) / symbols if symbols else None,
         "word_error_rate": int(counts["missed"]) / words if words else None,
+        "single_reference_word_error_rate": (
+            int(counts["missed_first"]) / words if words else None
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from attention.lab.analysis.dependence import departures
 from attention.lab.models.reconstructor import Reconstruction
-from attention.lab.tasks.batch import Batch
+from attention.lab.tasks.batch import PAD, Batch
 
 # Numbers by name; `aligned` is an array of them: for the mean of the heads, then for each head.
 Counts = dict[str, Int[Array, "*each"]]
@@ -25,20 +25,21 @@ def count(output: Reconstruction, batch: Batch, counts_row: Bool[Array, " batch"
     Returns:
       `sequences`: the examples that count. `exact`: the sequences that are right to the last
       token, `END` included. `tokens`: the target tokens. `right`: the target tokens that the
-      output has in their place. Where the model has weights for each target step, also:
+      output has in their place. Of several right targets, any will do: these three are about the
+      target with the largest share of tokens right. Where the model has weights for each target
+      step, also:
       `aligned`: target tokens whose largest weight lies on the gold source token, first for the
       mean of the heads, then for each head. `alignable`: the target tokens that have a gold
       source token. `departing` and `comparable`: see `departures`, of the mean of the heads,
       where the queries of a sequence are its target tokens.
     """
     counts_token = batch.target_mask & counts_row[:, None]
-    right = output.tokens == batch.target
-    exact = jnp.all(right | ~batch.target_mask, axis=1) & counts_row
+    right, tokens = _right_and_all(output.tokens, batch)
     counts = {
         "sequences": jnp.sum(counts_row),
-        "exact": jnp.sum(exact),
-        "tokens": jnp.sum(counts_token),
-        "right": jnp.sum(right & counts_token),
+        "exact": jnp.sum((right == tokens) & counts_row),
+        "tokens": jnp.sum(jnp.where(counts_row, tokens, 0)),
+        "right": jnp.sum(jnp.where(counts_row, right, 0)),
     }
     if output.weights is not None:
         looked_at = jnp.argmax(_with_mean(output.weights), axis=-1)
@@ -70,6 +71,20 @@ def ratios(counts: dict[str, Int[np.ndarray, "*each"]]) -> dict[str, Any]:
         "alignment_accuracy_by_head": aligned[1:] if aligned else None,
         "query_dependence": share(counts.get("departing", 0), counts.get("comparable", 0)),
     }
+
+
+def _right_and_all(
+    tokens: Int[Array, "batch time"], batch: Batch
+) -> tuple[Int[Array, " batch"], Int[Array, " batch"]]:
+    """How many target tokens an output has in their place, and how many there are."""
+    if batch.references is None:
+        return jnp.sum((tokens == batch.target) & batch.target_mask, axis=1), batch.target_length
+    counts = batch.references != PAD
+    right = jnp.sum((tokens[:, None] == batch.references) & counts, axis=2)
+    total = jnp.sum(counts, axis=2)
+    best = jnp.argmax(right / jnp.maximum(total, 1), axis=1)
+    rows = jnp.arange(best.shape[0])
+    return right[rows, best], total[rows, best]
 
 
 def _with_mean(

@@ -15,13 +15,18 @@ SOFTMAXES = {1: "one softmax", 256: "one softmax a feature"}  # by the number of
 
 
 def pooled(size: Size) -> Grid:
-    """Softmaxes × length, each trained up to the length it is tested at."""
+    """Softmaxes × length, each trained up to the length it is tested at.
+
+    What a context can hold is asked of all sequences, also of those that were trained on: of two
+    symbols, that is every one.
+    """
+    tested = {"eval.leave_out_trained": False}
     return {
         (heads, length): of_size(
             size,
             "pooled",
             "linear",
-            {"model.heads": heads, "task.max_length": length, "eval.lengths": (length,)},
+            {"model.heads": heads, "task.max_length": length, "eval.lengths": (length,)} | tested,
         )
         for heads in SOFTMAXES
         for length in size.pooled_lengths

@@ -54,6 +54,7 @@ from attention.lab.sweeps.results import report
 from attention.lab.sweeps.space import draws, extremes, read_space
 from attention.lab.sweeps.trials import Trial, in_groups, make_trials, read_grid, short_hash
 from attention.lab.training.build import build, read_source
+from attention.lab.training.limits import refuse_64_bits
 
 FLAGS = flags.FlagValues()
 CONFIG = flags.DEFINE_string(
@@ -118,6 +119,7 @@ def main() -> NoReturn:
 
 def _sweep(rest: list[str]) -> int:
     keep_compiled_programs(COMPILATION_CACHE.value)
+    refuse_64_bits()  # before it is told as the fault of a trial
     name = settings_of(CONFIG.value, rest).name
     assert CONFIG.value is not None  # settings_of refuses it
     trials = _trials(CONFIG.value, rest)

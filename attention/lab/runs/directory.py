@@ -1,7 +1,7 @@
 """A run: a directory that holds one experiment, and says which experiment it is.
 
 config.json     all settings, the hash of the task's data if it reads any, the code's version and
-                hash
+                hash, and a hash of each file of the user's own code
 source.txt      the data that the task reads, so that evaluation needs nothing else
 checkpoints/    a directory for each step that was saved
 metrics.jsonl   a line for each log and each evaluation (of each replica), for programs to read
@@ -133,7 +133,7 @@ def open_for_training(path: Path, settings: Settings, source: bytes | None) -> I
         if not (path / "config.json").exists():
             if source is not None:
                 write_atomically(path / "source.txt", source)
-            Run(path).write("config.json", {**identity, **made_by()})
+            Run(path).write("config.json", {**identity, **made_by(settings)})
         yield Run(path, replaced=is_other)
 
 

@@ -11,9 +11,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from attention.lab.analysis.mean_sd import MeanSd
 from attention.lab.analysis.naming import EXACT, TOKENS, Named, described, headings, shown
 from attention.lab.parallel.interruption import before_the_end
-from attention.lab.runs.tables import Column, print_table
+from attention.lab.runs.tables import Column, print_prose, print_table
 
 ALL = "all"  # the row of mixed lengths
+SEQUENCES = "sequences"
+# Columns of counts, the latter two where there are any: sequences that training drew, too.
+COUNTS = {
+    SEQUENCES: SEQUENCES,
+    "trained_on": "of them trained on",
+    "left_out": "left out, trained on",
+}
 BY_HEAD = "alignment_accuracy_by_head"
 FEW_LENGTHS = 3  # of more, a table shows the worst and the longest
 
@@ -148,7 +155,12 @@ def print_report(
     rows += [_values(by_length[length], replicas, task) for length in which]
     spreads = [_values(deviations[ALL], replicas, task)]
     spreads += [_values(deviations["by_length"].get(n, {}), replicas, task) for n in which]
-    counts = [str(row["sequences"]) for row in (report[ALL], *(by_length[n] for n in which))]
+    shown_rows = [report[ALL], *(by_length[n] for n in which)]
+    counts = [
+        Column(heading, [f"{row.get(name, 0):.0f}" for row in shown_rows])
+        for name, heading in COUNTS.items()
+        if name == SEQUENCES or any(row.get(name) for row in shown_rows)
+    ]
     names = list(dict.fromkeys(name for row in rows for name in row))
     measured = list(zip(rows, spreads, strict=True))
     columns = [
@@ -160,12 +172,30 @@ def print_report(
         console,
         title + _population(replicas),
         [Column("length", [ALL, *which.values()], "left")],
-        [Column("sequences", counts), *columns],
+        [*counts, *columns],
     )
+    if told := nothing_left(report[ALL]):
+        print_prose(console, told)
     if all_lengths:
         console.print(
             f"all {len(by_length)} lengths: {all_lengths}", highlight=False, soft_wrap=True
         )
+
+
+def left_out(row: Mapping[str, Any]) -> str:
+    """What a line about progress says of the sequences that are left out; nothing if none is."""
+    count = row.get("left_out") or 0
+    return f"{count:.0f} of {row[SEQUENCES] + count:.0f} left out, trained on" if count else ""
+
+
+def nothing_left(row: Mapping[str, Any]) -> str:
+    """Why there are no figures, and what to do, where all sequences are left out; else nothing."""
+    if row[SEQUENCES] or not row.get("left_out"):
+        return ""
+    return (
+        f"training drew each of the {row['left_out']:.0f} sequences, too, so all are left out;"
+        " config.eval.leave_out_trained=False counts them"
+    )
 
 
 def _worst_and_longest(by_length: Mapping[str, dict[str, Any]]) -> dict[str, str]:

@@ -4,10 +4,14 @@ import functools
 import hashlib
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attention
+from attention.lab.own_code import Line, own_files, own_parts
 from attention.lab.repository import CONFIGS_IN_A_WHEEL
+from attention.lab.settings import Settings
 
 PACKAGE = Path(__file__).parents[2]
 # Folders of code that only starts runs and reads results, and of configs, which a run records: no
@@ -35,9 +39,40 @@ def code_version(package: Path = PACKAGE) -> str:
     return f"{version}+{commit}{'.changed' if changed else ''}" if commit else version
 
 
-def made_by() -> dict[str, str]:
+def made_by(settings: Settings) -> dict[str, Any]:
     """What the `config.json` of a run says of the code that began the run."""
-    return {"code_version": code_version(), "code_hash": code_hash()}
+    return {
+        "code_version": code_version(),
+        "code_hash": code_hash(),
+        "own_code": {module: _hash_of(file) for module, file in _own_files(settings).items()},
+    }
+
+
+def own_code_changed(record: Mapping[str, Any], settings: Settings) -> str:
+    """In a line, which files of a user's own code have changed since a run began; nothing if none.
+
+    Args:
+      record: what the `config.json` of the run holds; older runs do not tell.
+      settings: of the run.
+    """
+    files, begun_with = _own_files(settings), record.get("own_code", {})
+    changed = [
+        str(Line(str(file), 1)).removesuffix(":1")
+        for module, file in files.items()
+        if module in begun_with and begun_with[module] != _hash_of(file)
+    ]
+    if not changed:
+        return ""
+    verb = "has" if len(changed) == 1 else "have"
+    return f"{', '.join(changed)} {verb} changed since the run began"
+
+
+def _own_files(settings: Settings) -> dict[str, Path]:
+    return own_files(own_parts(settings))
+
+
+def _hash_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 @functools.cache

@@ -150,6 +150,11 @@ class Digits(Task):
         """Target steps of every batch: a single step, for the digit."""
         return 1
 
+    @property
+    def disjoint(self) -> bool:
+        """Always: the images of the splits are others."""
+        return True
+
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training images, drawn with replacement."""
         rows = jax.random.randint(key, (size,), 0, self.train.digit.shape[0])

@@ -137,7 +137,11 @@ class Pronunciation(ClosedTask):
     max_length: int = static()
     left_out: int = static()
 
-    metrics: ClassVar[Mapping[str, str]] = {"phoneme_error_rate": "PER", "word_error_rate": "WER"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "phoneme_error_rate": "PER",
+        "word_error_rate": "WER",
+        "single_reference_word_error_rate": "single-reference WER",
+    }
     typed = "words"
 
     @classmethod
@@ -173,6 +177,11 @@ class Pronunciation(ClosedTask):
     def vocabulary(self) -> int:
         """Number of tokens: the reserved tokens, the letters and the phonemes."""
         return RESERVED + len(_SYMBOLS)
+
+    @property
+    def disjoint(self) -> bool:
+        """Always: the words of the splits are others."""
+        return True
 
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` pronunciations of training words, drawn with replacement."""

@@ -141,6 +141,15 @@ class Task(ABC):
           length: the length of every example, in the unit of the task; None for mixed lengths.
         """
 
+    @property
+    def disjoint(self) -> bool:
+        """Whether training can draw no held-out example, by the way the task is made.
+
+        Where that cannot be told, as with examples drawn at random, what training drew is looked
+        for among the held-out examples.
+        """
+        return False
+
     # What a task can show.
 
     def summary(self) -> str | None:

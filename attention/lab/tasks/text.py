@@ -7,7 +7,9 @@ The line `né` is the three bytes 6e c3 a9; with `max_length` 4,
     alignment   0  1  2  3   −1
 """
 
+import codecs
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -66,6 +68,7 @@ class Text(ClosedTask):
       test: lines for the final evaluation.
       max_length: greatest length of a line, in bytes.
       left_out: number of distinct lines longer than that.
+      alike: number of lines that were dropped, for to a reader they equal another line.
       crop_fraction: share of the training examples that are pieces of a line.
     """
 
@@ -74,6 +77,7 @@ class Text(ClosedTask):
     test: Lines
     max_length: int = static()
     left_out: int = static()
+    alike: int = static(default=0)
     crop_fraction: float = static(default=0.0)
 
     typed = "lines"
@@ -112,6 +116,11 @@ class Text(ClosedTask):
         """Number of tokens: the bytes and the reserved tokens."""
         return 256 + RESERVED
 
+    @property
+    def disjoint(self) -> bool:
+        """Of whole lines; but a piece of a training line may be a short line of another split."""
+        return self.crop_fraction == 0
+
     def sample(self, key: Key[Array, ""], size: int) -> Batch:
         """`size` training lines, drawn with replacement, some of them cropped.
 
@@ -146,13 +155,15 @@ class Text(ClosedTask):
         return lines.batch(jnp.asarray(rows[:size]))
 
     def summary(self) -> str:
-        """How many lines each split has, and how many are left out."""
+        """How many lines each split has, and how many are left out or dropped."""
         train, validation, test = (
             len(lines.length) for lines in (self.train, self.validation, self.test)
         )
+        alike = f"; {self.alike} dropped that only look different" if self.alike else ""
         return (
             f"lines: {train} to train, {validation} to validate, {test} to test;"
             f" {self.left_out} longer than config.task.max_length={self.max_length} bytes left out"
+            f"{alike}"
         )
 
     def encode(self, typed: str) -> Batch:
@@ -169,8 +180,9 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
     """The task of a text.
 
     Empty lines and repetitions are dropped *before* the split, so that no held-out line
-    is trained on. Lines are split by the order of their hashes, so the same set of lines is always
-    split in the same way.
+    is trained on. A line repeats another if a reader takes them for the same, see `as_read`; the
+    shortest of them stays. Lines are split by the order of their hashes, so the same set of lines
+    is always split in the same way.
 
     Args:
       data: a UTF-8 text.
@@ -184,7 +196,11 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    distinct = {line for line in data.replace(b"\r\n", b"\n").split(b"\n") if line.strip()}
+    readings: dict[str, list[bytes]] = {}
+    for line in set(data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").split(b"\n")):
+        readings.setdefault(as_read(line), []).append(line)
+    readings.pop("", None)
+    distinct = [min(alike, key=lambda line: (len(line), line)) for alike in readings.values()]
     fitting = [line for line in distinct if len(line) <= max_length]
     if len(fitting) < 3:
         raise ValueError(
@@ -199,8 +215,21 @@ def read_text(data: bytes, max_length: int, crop_fraction: float = 0.0) -> Text:
         test=_pack(fitting[held_out : 2 * held_out], max_length),
         max_length=max_length,
         left_out=len(distinct) - len(fitting),
+        alike=sum(map(len, readings.values())) - len(readings),
         crop_fraction=crop_fraction,
     )
+
+
+def as_read(line: bytes) -> str:
+    """What a reader makes of a line of UTF-8: lines that differ for no reader are equal.
+
+    Blanks count once between words and not at the ends; upper and lower case are one, and so are
+    the ways in which Unicode writes a character; what has no width, such as a byte order mark, is
+    nothing.
+    """
+    visible = (letter for letter in line.decode("utf-8") if unicodedata.category(letter) != "Cf")
+    folded = unicodedata.normalize("NFKC", "".join(visible)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def encode(line: str, max_length: int) -> Batch:

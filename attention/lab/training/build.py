@@ -34,6 +34,7 @@ from attention.lab.training.limits import (
     check_optimizer,
     check_questions,
     check_score,
+    refuse_64_bits,
 )
 from attention.lab.training.optimizer import make_optimizer
 from attention.scores import find_score
@@ -115,8 +116,10 @@ def build(
       devices: the devices to run on; None for all that this machine has.
 
     Raises:
-      UsageError: the settings do not fit each other, or do not fit the devices.
+      UsageError: the settings do not fit each other, or do not fit the devices; or JAX has its
+        64 bits switched on.
     """
+    refuse_64_bits()
     with errors_told(own_parts(settings), wherever=True):
         return _build(settings, source, devices)
 

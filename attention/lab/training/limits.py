@@ -15,6 +15,19 @@ from attention.lab.settings import Settings, decoder_of, encoder_of, task_of
 from attention.lab.tasks.task import Task
 
 
+def refuse_64_bits() -> None:
+    """Refuses to train or evaluate with JAX's 64 bits: all draws would be others.
+
+    Raises:
+      UsageError: JAX has its 64 bits switched on.
+    """
+    if jax.config.values["jax_enable_x64"]:
+        raise UsageError(
+            "JAX_ENABLE_X64=1: the lab computes in 32 bits, and with 64 would draw other sequences"
+            " and parameters; set JAX_ENABLE_X64=0"
+        )
+
+
 def check_score(settings: Settings) -> None:
     """Refuses a score that does not exist, and options that it does not take, or that are missing.
 

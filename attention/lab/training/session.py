@@ -16,7 +16,7 @@ from attention.lab.parallel.replicas import named
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import PICTURE, Run
-from attention.lab.runs.display import Display
+from attention.lab.runs.display import Display, left_out, nothing_left
 from attention.lab.runs.log import Log
 from attention.lab.training.build import Experiment
 from attention.lab.training.evaluate import Evaluator, Report
@@ -113,7 +113,8 @@ class Session:
         self._log.scalars(step, "validation", _by_number(report))
         if pixels is not None:
             self._log.image(step, "attention", pixels)
-        summary = "  ".join(described(report["all"], self._task))
+        words = [*described(report["all"], self._task), left_out(report["all"])]
+        summary = nothing_left(report["all"]) or "  ".join(filter(None, words))
         self._display.note(f"step {step}: validation  {summary}")
         return self._without_those_at_target(state, report)
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attention.lab.analysis.error_rates import edit_distance, error_counts
+from attention.lab.analysis.error_rates import edit_distance, error_counts, error_ratios
 from attention.lab.tasks.batch import END, PAD
 
 A, B, C = 2, 3, 4
@@ -74,25 +74,34 @@ def test_the_edit_distance_equals_the_definition():
 def test_of_several_references_the_nearest_counts():
     """Two edits to the first of the references, one to the second, of two symbols."""
     counts = of_words([[A, B, C]], [[[A, A, A], [A, C]]])
-    assert counts == {"edits": 1, "reference_symbols": 2, "missed": 1}
+    assert counts == {"edits": 1, "reference_symbols": 2, "missed": 1, "missed_first": 1}
 
 
 def test_any_reference_is_right():
     counts = of_words([[A, B], [C]], [[[A], [A, B], [B]], [[C]]])
-    assert counts == {"edits": 0, "reference_symbols": 3, "missed": 0}
+    assert counts == {"edits": 0, "reference_symbols": 3, "missed": 0, "missed_first": 1}
+
+
+def test_the_word_error_rate_of_first_references_has_a_name_of_its_own():
+    counts = {"edits": 1, "reference_symbols": 5, "missed": 1, "missed_first": 2, "sequences": 4}
+    assert error_ratios(counts) == {
+        "phoneme_error_rate": 0.2,
+        "word_error_rate": 0.25,
+        "single_reference_word_error_rate": 0.5,
+    }
 
 
 def test_a_reference_that_there_is_not_counts_for_nothing():
     """An empty output would be right, were missing references empty."""
     counts = of_words([[], [A]], [[[A, B, C]], [[A], [B], [C]]])
-    assert counts == {"edits": 3, "reference_symbols": 4, "missed": 1}
+    assert counts == {"edits": 3, "reference_symbols": 4, "missed": 1, "missed_first": 1}
 
 
 def test_an_output_that_does_not_end_counts_whole():
     counts = of_words([[A, B, A, B, A, B, A]], [[[A, B]]])
-    assert counts == {"edits": 5, "reference_symbols": 2, "missed": 1}
+    assert counts == {"edits": 5, "reference_symbols": 2, "missed": 1, "missed_first": 1}
 
 
 def test_rows_that_do_not_count_count_for_nothing():
     counts = of_words([[A], [B], [C]], [[[B]], [[B]], [[A, A]]], [True, True, False])
-    assert counts == {"edits": 1, "reference_symbols": 2, "missed": 1}
+    assert counts == {"edits": 1, "reference_symbols": 2, "missed": 1, "missed_first": 1}

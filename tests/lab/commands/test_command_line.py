@@ -8,6 +8,7 @@ import subprocess
 import sys
 from unittest.mock import Mock
 
+import jax
 import pytest
 from command_lines import COPY, ROOT, TINY, run
 from small import files, small
@@ -98,6 +99,22 @@ def test_training_then_evaluation(here):
 
 
 # In this process.
+
+
+def test_64_bits_are_refused(monkeypatch, here, tmp_path):
+    """As by JAX_ENABLE_X64=1: other sequences would be drawn, with which no run can be compared."""
+    make_run(tmp_path / "run")
+    commands = [
+        ("train.py", COPY, *TINY),
+        ("eval.py", f"--workdir={tmp_path / 'run'}"),
+        ("scripts/sweep.py", COPY, *TINY, "--grid=score=mlp,dot"),
+    ]
+    jax.config.update("jax_enable_x64", True)
+    try:
+        for command in commands:
+            assert_refused(run(monkeypatch, *command), here, "error: JAX_ENABLE_X64=1: the lab")
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,30 @@ def test_error_rates_of_words_have_columns():
     assert cells_of(shown)[0][-2:] == ["0.1250", "0.2500"]
 
 
+def test_what_training_drew_is_told_beside_the_figures():
+    found = report({"1": row(None, None, sequences=0, left_out=13), "4": row(0.5)}, left_out=2)
+    shown = printed(found)
+    assert "left out, trained on" in shown
+    assert [cells[:3] for cells in cells_of(shown)] == [
+        ["all", "11", "2"],
+        ["1", "0", "13"],
+        ["4", "11", "0"],
+    ]
+    assert "trained on" not in printed(report({"4": row(0.5)}))
+    counted = printed(report({}, trained_on=3, left_out=0))
+    assert "of them trained on" in counted
+    assert "left out" not in counted
+    assert "leave_out_trained" not in shown
+
+
+def test_where_training_drew_everything_the_remedy_is_told():
+    nothing = row(None, None, sequences=0, left_out=11)
+    found = {"all": nothing, "by_length": {}, "replicas": [{"seed": 0, "failed": False}]}
+    told = "training drew each of the 11 sequences, too, so all are left out;"
+    assert told in printed(found)
+    assert "config.eval.leave_out_trained=False counts them" in " ".join(printed(found).split())
+
+
 # The live line
 
 

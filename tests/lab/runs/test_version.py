@@ -1,13 +1,22 @@
 """That version and hash of the code are of the code that a run depends on, and of no other."""
 
+import importlib
 import re
 import subprocess
 
 import pytest
+from small import small
 
 import attention
 from attention.lab.repository import CONFIGS_IN_A_WHEEL
-from attention.lab.runs.version import NOT_IN_A_RUN, PACKAGE, code_hash, code_version
+from attention.lab.runs.version import (
+    NOT_IN_A_RUN,
+    PACKAGE,
+    code_hash,
+    code_version,
+    made_by,
+    own_code_changed,
+)
 
 
 @pytest.fixture
@@ -49,6 +58,39 @@ def test_a_wheel_has_the_hash_of_the_checkout(package):
     (package / CONFIGS_IN_A_WHEEL).mkdir()
     (package / CONFIGS_IN_A_WHEEL / "copy.py").write_text("x = 1")
     assert hash_of(package) == before
+
+
+def test_a_run_tells_which_files_of_ones_own_have_changed(tmp_path, monkeypatch):
+    """The file of the score, and those that it takes something from, but no installed package."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    helpers = "import {0}_deep\ndef product(a, b):\n    return a @ b\n"
+    for name, text in {
+        "changing": "import jax\nimport changing_help\nfrom changing_more import product\n",
+        "changing_help": helpers.format("changing"),
+        "changing_more": "def product(a, b):\n    return a @ b\n",
+        "changing_deep": "",
+        "changing_idle": "",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    settings = small(score="changing:product")
+    assert own_code_changed(made_by(settings), settings) == ""  # nothing is imported yet
+    importlib.import_module("changing")
+    importlib.import_module("changing_idle")
+    record = made_by(settings)
+    assert list(record["own_code"]) == [
+        *("changing", "changing_deep", "changing_help", "changing_more"),
+    ]
+    assert own_code_changed(record, settings) == ""
+    assert own_code_changed({}, settings) == ""  # of an older run
+    (tmp_path / "changing_idle.py").write_text("x = 1")
+    (tmp_path / "changing_deep.py").write_text("x = 1")
+    told = own_code_changed(record, settings)
+    assert told == "changing_deep.py has changed since the run began"
+    (tmp_path / "changing.py").write_text("x = 1")
+    told = own_code_changed(record, settings)
+    assert told == "changing.py, changing_deep.py have changed since the run began"
+    assert made_by(small())["own_code"] == {}
 
 
 def git(folder, *arguments):

@@ -1,3 +1,5 @@
+import unicodedata
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from small import assert_same_bits, sample
 
 from attention.lab.tasks.batch import END, PAD, RESERVED
-from attention.lab.tasks.text import SHIPPED_TEXT, decode, encode, read_text
+from attention.lab.tasks.text import SHIPPED_TEXT, as_read, decode, encode, read_text
 
 LINES = [f"{word} {number}" for word in ("née", "ab", "c", "日本") for number in range(10)]
 TEXT = "\n".join(LINES).encode()
@@ -53,6 +55,48 @@ def test_every_line_falls_into_one_split(text):
 def test_repetitions_are_dropped_before_the_split():
     repeated = read_text(TEXT + b"\n" + TEXT, MAX_LENGTH)
     assert sorted(all_lines(repeated)) == sorted(LINES)
+
+
+SAME = {
+    "trailing blanks": "{}  ",
+    "a tab": "{}\t",
+    "indent": "    {}",
+    "blanks between words": "{}",
+    "a byte order mark": "\ufeff{}",
+    "a space of no width": "{}\u200b",
+}
+
+
+@pytest.mark.parametrize("form", SAME.values(), ids=list(SAME))
+def test_lines_that_a_reader_takes_for_the_same_are_one(text, form):
+    others = [form.format(line).replace(" ", "  ") for line in LINES]
+    again = read_text("\n".join([*others, *LINES]).encode(), 80)
+    for split in SPLITS:
+        assert lines_of(getattr(again, split)) == lines_of(getattr(text, split))
+    assert again.alike == len(LINES)
+    assert "; 40 dropped that only look different" in again.summary()
+
+
+def test_letter_case_and_the_forms_of_unicode_make_no_other_line(text):
+    decomposed, wide = (
+        [unicodedata.normalize("NFD", line.upper()) for line in LINES],
+        ["".join(chr(ord(c) + 0xFEE0) if c.isdigit() else c for c in line) for line in LINES],
+    )
+    again = read_text("\n".join([*wide, *LINES, *decomposed]).encode(), 80)
+    read = {
+        split: {as_read(line.encode()) for line in lines_of(getattr(again, split))}
+        for split in SPLITS
+    }
+    assert sum(map(len, read.values())) == len(set.union(*read.values())) == len(LINES)
+    # In upper case: of 日本, the line itself. In wide digits: all.
+    assert again.alike == 10 + 10 + 10 + 40
+    assert "dropped" not in text.summary()
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_its_first_line(text):
+    marked = read_text(b"\xef\xbb\xbf" + TEXT, MAX_LENGTH)
+    assert sorted(all_lines(marked)) == sorted(LINES)
+    assert marked.alike == 0
 
 
 def test_the_split_of_a_line_depends_on_nothing_but_the_lines(text):

@@ -23,6 +23,8 @@ NULL = {
     "alignment_accuracy": None,
     "alignment_accuracy_by_head": [None, None],
     "query_dependence": None,
+    "trained_on": 0,
+    "left_out": 0,
 }
 
 
@@ -76,6 +78,8 @@ def shares_one_by_one(experiment, state, batch, number=0):
         "alignment_accuracy": aligned[0],
         "alignment_accuracy_by_head": aligned[1:].tolist(),
         "query_dependence": departing / comparable if comparable else None,
+        "trained_on": 0,  # the states here are untrained
+        "left_out": 0,
     }
 
 
@@ -233,9 +237,14 @@ def test_pronunciations_have_error_rates_and_no_alignment(monkeypatch):
     )
     found = Evaluator(experiment).report(state, "test")["all"]
     assert (found["phoneme_error_rate"], found["word_error_rate"]) == (1 / 3, 1.0)
-    said[2:] = [ER]
+    assert found["single_reference_word_error_rate"] == 1.0
+    assert (found["exact_match"], found["token_accuracy"]) == (0.0, 0.5)  # F AO of F AO R END
+
+    said[2:] = [ER]  # the second pronunciation, by which stopping and ranks count it right, too
     found = Evaluator(experiment).report(state, "test")["all"]
     assert (found["phoneme_error_rate"], found["word_error_rate"]) == (0.0, 0.0)
+    assert (found["exact_match"], found["token_accuracy"]) == (1.0, 1.0)
+    assert found["single_reference_word_error_rate"] == 1.0
 
 
 def test_a_class_has_an_accuracy_and_no_alignment():

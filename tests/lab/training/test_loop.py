@@ -19,10 +19,12 @@ from attention.lab.training import loop
 from attention.lab.training.build import build
 from attention.lab.training.loop import next_stop, train
 from attention.lab.training.state import completed, restored_state
+from attention.lab.training.trained_run import evaluate
 
-# One symbol and one length: nothing is easier to learn.
+# One symbol and one length: nothing is easier to learn, and nothing is left that is not trained on.
 EASY = small(
-    {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
+    {"eval.leave_out_trained": False}
+    | {"task.symbols": 1, "task.max_length": 1, "train.steps": 100, "model.heads": 1}
     | {"train.stop_at_exact_match": 1.0, "optimizer.learning_rate": 0.1}
     | {"train.eval_every_steps": 10, "train.checkpoint_every_steps": 1000}
 )
@@ -178,11 +180,34 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         " parameters; at least ",
         "step 5/13  loss ",
         "step 12: validation  tokens ",
+        " of 11 left out, trained on",
         f"{path}, step 13, test",
         f"python eval.py --workdir {path}",
         "tensorboard --logdir runs  (pip install tensorboard)",
     ):
         assert line in shown
+
+
+def test_a_run_goes_on_and_is_evaluated_with_changed_code_of_ones_own_but_says_so(
+    tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "own_and_changed.py"
+    mine.write_text("def product(query, key):\n    return query @ key\n")
+    settings = small({"train.steps": 2}, score="own_and_changed:product")
+    told = "own_and_changed.py has changed since the run began"
+    assert told not in train_quietly(settings, tmp_path / "run")[1]
+    assert told not in train_quietly(settings, tmp_path / "run")[1]
+    mine.write_text("def product(query, key):\n    return -query @ key\n")
+    assert told in train_quietly(settings, tmp_path / "run")[1]  # finished
+    shown = io.StringIO()
+    evaluate(tmp_path / "run", None, None, Console(file=shown))
+    assert told in shown.getvalue()
+    (tmp_path / "run" / "result.json").unlink()
+    shown = train_quietly(settings, tmp_path / "run")[1]
+    assert "going on from step 2" in shown
+    assert told in shown
 
 
 def test_training_stops_early_at_the_target(stopped_early):

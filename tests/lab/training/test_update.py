@@ -112,6 +112,28 @@ def test_an_update_is_a_step_of_the_optimizer_on_the_batch_of_its_step():
         assert metrics[name].item() == pytest.approx(float(value))
 
 
+def test_the_learning_rate_that_is_told_is_that_of_the_last_update():
+    """By how far the parameters went: gradient descent, from a warm-up of five steps down a cosine.
+
+    A gradient is cut to the norm 1e-3, so that every step is as long as its learning rate.
+    """
+    numbers = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.5}
+    numbers |= {"optimizer.clip_norm": 1e-3, "optimizer.warmup_fraction": 5 / 13}
+    experiment = build(small(numbers), None)
+    train, state, told = make_train(experiment), untrained(experiment), []
+    for step in range(UNTIL):
+        before = jax.device_get(state.parameters)
+        state, metrics = train(state, experiment.task, step + 1)
+        moves = jax.tree.map(lambda a, b: np.sum((a - b) ** 2), before, state.parameters)
+        length = np.sqrt(sum(map(float, jax.tree.leaves(moves)))) / 1e-3
+        told.append(metrics["learning_rate"].item())
+        assert told[-1] == pytest.approx(length, abs=0.01)
+    rates = [0.5 * n / 5 for n in range(5)] + [0.5, 0.5 * (1 + np.cos(np.pi / 8)) / 2]
+    assert told == pytest.approx(rates, abs=1e-6)
+    _, metrics = train(untrained(experiment), experiment.task, 3)
+    assert metrics["learning_rate"].item() == pytest.approx(told[2])
+
+
 def test_the_initial_state_is_that_of_the_seed(experiment, settings, start):
     assert completed(start()) == 0
     assert_same_bits(initial_state(experiment), start())
