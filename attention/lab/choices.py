@@ -5,11 +5,11 @@ and a bias are found here; scores are found by the library, which takes the same
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from attention.biases import BIASES
-from attention.lab.errors import UsageError
+from attention.lab.errors import UsageError, did_you_mean
 from attention.lab.fields import REQUIRED, Option, options_of, read_option
 from attention.lab.models.decoder import Decoder
 from attention.lab.models.decoders import DECODERS
@@ -20,7 +20,7 @@ from attention.lab.tasks.catalogue import TASKS
 from attention.lab.tasks.task import Task, TaskSettings
 from attention.names import find_named
 from attention.normalizers import NORMALIZERS
-from attention.scores import find_score
+from attention.scores import SCORES, find_score
 
 NO_ATTENTION = "none"  # in the place of a score's name: a decoder without attention
 NO_BIAS = "none"  # in the place of a bias's name
@@ -39,15 +39,21 @@ def find_choice(field: str, choices: Mapping[str, Any], name: str) -> Any:
       UsageError: the name is neither a choice nor the path of a class or function; the message
         names the choices or what is wrong with the path.
     """
-    if name not in choices and ":" not in name:
-        listed = ", ".join(map(repr, choices))
-        raise UsageError(f"{field}={name!r}: choose {listed} or a path module:Name")
+    _refuse_unknown(field, choices, name)
     kind = field.removesuffix(".name").rpartition(".")[2]
     choice = _found(field, name, lambda: find_named(kind, choices, name))
     if name not in choices and not callable(choice):
         kind = type(choice).__name__
         raise UsageError(f"{field}={name!r}: is a {kind}, not a class or function")
     return choice
+
+
+def _refuse_unknown(field: str, choices: Iterable[str], name: str) -> None:
+    if name not in choices and ":" not in name:
+        alike, listed = did_you_mean(name, choices), ", ".join(choices)
+        raise UsageError(
+            f"{field}={name!r}: is unknown; {alike}choose {listed} or a path module:Name"
+        )
 
 
 def _found(field: str, name: str, find: Callable[[], Any]) -> Any:
@@ -150,6 +156,7 @@ def score_options(name: str) -> dict[str, Option]:
     """
     if name == NO_ATTENTION:
         return {}
+    _refuse_unknown("config.score.name", SCORES, name)
     return options_of(_found("config.score.name", name, lambda: find_score(name)))
 
 

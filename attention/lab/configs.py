@@ -15,7 +15,7 @@ from attention.lab.choices import (
     score_options,
     task_section,
 )
-from attention.lab.errors import UsageError
+from attention.lab.errors import UsageError, did_you_mean
 from attention.lab.fields import (
     REQUIRED,
     Option,
@@ -98,7 +98,8 @@ def find_file(flag: str, named: str, folder: Path) -> Path:
     if named in names:
         return names[named]
     raise UsageError(
-        f"{flag}={named}: there is no such file; name a file, or one of {', '.join(names)}"
+        f"{flag}={named}: there is no such file; {did_you_mean(named, names)}name a file, or one of"
+        f" {', '.join(names)}"
     )
 
 

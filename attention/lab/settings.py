@@ -24,7 +24,7 @@ from attention.lab.choices import (
     find_task,
     task_section,
 )
-from attention.lab.errors import UsageError
+from attention.lab.errors import UsageError, did_you_mean
 from attention.lab.fields import (
     Option,
     Section,
@@ -336,7 +336,8 @@ def _one_line(section: Any, error: Any) -> str:
         if error["type"] == "missing":
             return str(missing(path, section.model_fields[name].annotation))
         of = ".".join(map(str, ("config", *sections)))
-        against = f"{of} has {', '.join(section.model_fields)}"
+        fields = section.model_fields
+        against = f"{did_you_mean(str(name), fields)}{of} has {', '.join(fields)}"
     value = repr(as_tuples(error["input"]))
     if len(value) > TOLD_CHARACTERS:
         value = f"{value[:TOLD_CHARACTERS]}…"

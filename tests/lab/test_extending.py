@@ -253,7 +253,7 @@ def test_a_normalizer_of_ones_own_trains(mine):
     reconstruct = jax.jit(model.reconstruct, static_argnums=2)
     weights = reconstruct(batch.source, batch.source_length, 5).weights
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1.0, atol=1e-5)
-    with pytest.raises(UsageError, match=r"^config\.model\.normalizer='maximum': .*'softmax'"):
+    with pytest.raises(UsageError, match=r"^config\.model\.normalizer='maximum': .*softmax"):
         small({"model.normalizer": "maximum"})
 
 

@@ -228,7 +228,7 @@ def test_what_is_not_given_keeps_its_default(mine):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("width=x", "width=x: invalid literal for int"),
+        ("width=x", "width='x': is no whole number"),
         ("most=1", r"^config\.score\.options\.most=1: .*greater than or equal to 2"),
         ("kind=c", r"^config\.score\.options\.kind='c': .*'a' or 'b'"),
         ("cap=nan", r"^config\.score\.options\.cap=nan: equals no number"),

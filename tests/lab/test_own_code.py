@@ -411,7 +411,7 @@ CONFIGS = {
     "    config.modle.dim = 3\n": "4: AttributeError: .*modle",
     "from attention.lab.configs import default_config\n"
     "def get_config():\n"
-    "    return default_config(task='nope')": r"3: config\.task\.name='nope': choose ",
+    "    return default_config(task='nope')": r"3: config\.task\.name='nope': is unknown; choose ",
 }
 
 

@@ -109,7 +109,7 @@ def test_an_unknown_choice_is_refused_with_the_choices(path, choices):
         read_settings(changed(path, "hexagonal"))
     section, field = path.split(".")
     assert all(word in str(refusal.value) for word in (f"config.{section}", field, "'hexagonal'"))
-    assert all(f"'{choice}'" in str(refusal.value) for choice in choices)
+    assert all(choice in str(refusal.value) for choice in choices)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1])
@@ -155,9 +155,13 @@ def test_the_shortest_and_longest_lengths_are_allowed():
 
 
 def test_a_field_that_there_is_not_is_told_with_those_there_are():
-    with pytest.raises(UsageError, match=r"^config\.train\.step=5: config\.train has .*steps, "):
+    with pytest.raises(
+        UsageError, match=r"^config\.train\.step=5: did you mean steps\? config\.train has "
+    ):
         read_settings(changed("train.step", 5))
-    with pytest.raises(UsageError, match=r"^config\.name_=5: config has name, "):
+    with pytest.raises(
+        UsageError, match=r"^config\.name_=5: did you mean name\? config has name, "
+    ):
         read_settings(changed("name_", 5))
 
 
@@ -211,7 +215,9 @@ def test_a_default_config_has_the_options_of_its_score(score, options):
 
 
 def test_the_default_config_of_an_unknown_score_names_the_choices():
-    with pytest.raises(ValueError, match=r"score .mpl. is unknown; choose uniform, .*bilinear"):
+    with pytest.raises(
+        ValueError, match=r"score.name='mpl': is unknown; did you .* choose uniform, .*bilinear"
+    ):
         default_config("mpl")
 
 

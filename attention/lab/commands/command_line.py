@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from attention.lab.errors import TrainingError, UsageError
+from attention.lab.errors import TrainingError, UsageError, did_you_mean
 from attention.lab.own_code import errors_told
 from attention.lab.parallel import hosts
 from attention.lab.parallel.interruption import answered_interruptions
@@ -24,6 +25,13 @@ Main = Callable[[list[str]], int]
 More = Callable[[list[str]], str]
 
 HELP = {"--help", "-h"}
+
+# How Python's and absl's complaints about a value begin, and what the value is not.
+WRONG_KINDS = {
+    "invalid literal for int()": "no whole number",
+    "could not convert string to float": "no number",
+    "('Non-boolean argument to boolean flag'": "neither true nor false",
+}
 
 
 def run(
@@ -115,8 +123,30 @@ def _parse(flag_values: flags.FlagValues, arguments: Sequence[str]) -> list[str]
     try:
         rest = flag_values(arguments, known_only=True)[1:]
     except flags.Error as error:
-        raise UsageError(str(error).strip()) from None
-    return [argument for argument in rest if argument != "--"]  # it only stands between flags
+        raise UsageError(in_our_words(error)) from None
+    rest = [argument for argument in rest if argument != "--"]  # it only stands between flags
+    _refuse_unknown_flags(rest, flag_values)
+    return rest
+
+
+def in_our_words(error: Exception) -> str:
+    """What is wrong with the value of a flag: absl has it from Python's own readers of numbers."""
+    told = str(error).strip()
+    for begin, kind in WRONG_KINDS.items():
+        found = re.fullmatch(rf"(?s)flag --(.+?)=(.*): {re.escape(begin)}.*", told)
+        if found:
+            flag, value = found.groups()
+            named = flag if flag.startswith("config.") else f"--{flag}"
+            return f"{named}={value!r}: is {kind}"
+    return told
+
+
+def _refuse_unknown_flags(rest: Sequence[str], flag_values: flags.FlagValues) -> None:
+    for argument in rest:
+        name = argument.lstrip("-").partition("=")[0]
+        if re.match("--?[A-Za-z]", argument) and name.partition(".")[0] != "config":
+            alike = did_you_mean(name, flag_values, "--")
+            raise UsageError(f"Unknown command line flag '{name}'{alike and '; '}{alike}".strip())
 
 
 def refuse(rest: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from attention.lab.commands.command_line import refuse
+from attention.lab.commands.command_line import in_our_words, refuse
 from attention.lab.configs import CHOICES, change, load, read_config, shipped
-from attention.lab.errors import UsageError
+from attention.lab.errors import UsageError, did_you_mean
 from attention.lab.models.decoders import DECODERS
 from attention.lab.models.encoders import ENCODERS
 from attention.lab.settings import Settings
@@ -72,7 +72,7 @@ def _changed(named: str | None, config: ConfigDict, rest: Sequence[str]) -> Sett
         )
         left = flag_values(arguments, known_only=True)[1:]
     except (flags.Error, ValueError, TypeError) as error:
-        raise UsageError(str(error).strip()) from None
+        raise UsageError(in_our_words(error)) from None
     refuse(left)
     return read_config(config)
 
@@ -154,5 +154,6 @@ def _refuse_unknown_fields(named: str | None, config: ConfigDict, rest: Sequence
                 raise UsageError(f"--{name}: {'.'.join(path[:depth])} has no fields")
             if field not in section:
                 choices = ", ".join(section) or f"no fields, in {named}"
-                raise UsageError(f"--{name}: {'.'.join(path[:depth])} has {choices}")
+                alike = did_you_mean(field, section)
+                raise UsageError(f"--{name}: {alike}{'.'.join(path[:depth])} has {choices}")
             section = section[field]

@@ -57,7 +57,10 @@ def assert_refused(done, here, *told):
 
 BAD = {
     "no_config": ([], ["--config is missing", "configs/copy.py"]),
-    "unknown_score": ([f"{COPY}:mpl"], ["score 'mpl' is unknown", *SCORES]),
+    "unknown_score": (
+        [f"{COPY}:mpl"],
+        ["config.score.name='mpl': is unknown; did you mean mlp? ", *SCORES],
+    ),
     "misspelt_field": (
         [COPY, "--config.train.stepz=5"],
         ["--config.train.stepz", "shard_parameters, steps"],
@@ -101,6 +104,19 @@ def test_training_then_evaluation(here):
 # In this process.
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config=copyy"], "--config=copyy: there is no such file; did you mean copy? name"),
+        ([COPY, "--workdr=x"], "Unknown command line flag 'workdr'; did you mean --workdir?\n"),
+        ([COPY, "--nothing-like-it"], "Unknown command line flag 'nothing-like-it'\n"),
+        ([COPY, "--num_processes=two"], "--num_processes='two': is no whole number\n"),
+    ],
+)
+def test_what_there_is_not_is_told_with_what_is_most_like_it(monkeypatch, here, arguments, told):
+    assert_refused(run(monkeypatch, "train.py", *arguments), here, told)
+
+
 def test_64_bits_are_refused(monkeypatch, here, tmp_path):
     """As by JAX_ENABLE_X64=1: other sequences would be drawn, with which no run can be compared."""
     make_run(tmp_path / "run")
@@ -121,8 +137,17 @@ def test_64_bits_are_refused(monkeypatch, here, tmp_path):
     ("flag", "told"),
     [
         ("train.steps=-5", ["config.train.steps=-5", "greater than or equal to 1"]),
-        ("train.steps=2.5", ["train.steps", "2.5"]),
-        ("train.steps=many", ["train.steps", "many"]),
+        ("train.steps=2.5", ["error: config.train.steps='2.5': is no whole number\n"]),
+        ("train.steps=many", ["error: config.train.steps='many': is no whole number\n"]),
+        ("model.dropout=x=y: z", ["error: config.model.dropout='x=y: z': is no number\n"]),
+        ("train.shard_parameters=3", ["shard_parameters='3': is neither true nor false\n"]),
+        (
+            "train.stpes=3",
+            ["--config.train.stpes: did you mean steps? config.train has batch_size"],
+        ),
+        ("trian.steps=3", ["--config.trian.steps: did you mean train? config has eval"]),
+        ("task.name=copyy", ["config.task.name='copyy': is unknown; did you mean copy? choose cm"]),
+        ("model.decoder=grru", ["'grru': is unknown; did you mean gru? choose parallel"]),
         ("optimizer.learning_rate=nan", ["config.optimizer.learning_rate=nan", "finite"]),
         ("optimizer.learning_rate=-1", ["config.optimizer.learning_rate=-1", "greater than 0"]),
         ("model.dropout=1.5", ["config.model.dropout=1.5", "less than 1"]),
@@ -130,7 +155,7 @@ def test_64_bits_are_refused(monkeypatch, here, tmp_path):
             "optimizer.name=adagrad",
             ["config.optimizer.name='adagrad'", "'adam'", "'adamw'", "'sgd'"],
         ),
-        ("model.decoder=rnn", ["config.model.decoder='rnn'", "'parallel'", "'gru'", "'pooled'"]),
+        ("model.decoder=rnn", ["config.model.decoder='rnn'", "parallel", "gru", "pooled"]),
         ("model.heads=3", ["config.model.heads=3", "config.model.dim=64"]),
         ("score.name=mpl", ["config.score.name='mpl'", *SCORES]),
         ("score.name=dot", ["config.score.options.hidden", "--config=copy:dot"]),

@@ -75,7 +75,7 @@ def test_where_a_chosen_task_or_decoder_does_not_fit_the_config_says_for_what_it
     )
     with pytest.raises(UsageError, match=r"long is made for config\.model\.decoder=location$"):
         settings_of("long", ["--config.model.decoder=parallel"])
-    with pytest.raises(UsageError, match=r"^config\.task\.name='tex': .* module:Name$"):
+    with pytest.raises(UsageError, match=r"^config\.task\.name='tex': is unknown; .* module:Name$"):
         settings_of("copy", ["--config.task.name=tex"])
     with pytest.raises(UsageError, match=r"^no$"), told_what_config_suits("copy", []):
         raise UsageError("no")
