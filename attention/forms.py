@@ -263,7 +263,8 @@ def form_of(score: Callable[[Any, Any], Array], queries: PyTree, keys: PyTree) -
     if hasattr(score, "form"):
         form = score.form(queries, keys)
         return form if isinstance(form, Pairwise) else jax.tree.map(_floating, form)
-    query, key = jax.tree.map(lambda leaf: leaf[0], (queries, keys))
+    # Not the first of them: there may be none.
+    query, key = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), (queries, keys))
     with _refusing_effects(score):
         return Pairwise(as_pytree(score, query, key), queries, keys)
 
