@@ -1,7 +1,7 @@
 """`attention_fn`: any score, as the function that Flax's own layer takes for its attention."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -28,9 +28,11 @@ from attention.head_parts import (
     score_of,
     share_function,
 )
+from attention.heads import join_heads
 from attention.layer_arguments import check_choice
 from attention.masks import Mask, as_mask
 from attention.normalizers import (
+    NORMALIZERS,
     Normalizer,
     find_normalizer,
     make_normalizer,
@@ -96,26 +98,20 @@ class AttentionFn(nnx.Module):
         score = score if isinstance(score, nnx.Module) else score_of(score)
         self.shares_score = isinstance(score, nnx.Module) or not is_factory(score)
         self.implementation = implementation
-        knows_heads = None not in (num_heads, head_dim, rngs)
-        is_made = {
-            f"score {name_of(score)}": not self.shares_score,
-            f"bias={bias!r}": isinstance(bias, str) or (callable(bias) and is_factory(bias)),
-            f"score_mod={score_mod!r}": callable(score_mod) and is_factory(score_mod),
-        }
-        for part, needs_heads in is_made.items():
-            if needs_heads and not knows_heads:
-                raise ValueError(f"{part} is made for heads: pass num_heads=, head_dim= and rngs=")
-        if self.shares_score:
+        if num_heads is None or head_dim is None or rngs is None:
+            _refuse_unmade(score=score, bias=bias, score_mod=score_mod, normalizer=normalizer)
             self.score = nnx.data(_shared(score, options))
+            self.bias, self.score_mod = held(bias), held(score_mod)
+            normalizer = find_normalizer(normalizer)
         else:
-            self.score = make_scores(score, head_dim, head_dim, num_heads, rngs, options)
-        if knows_heads:
+            self.score = nnx.data(
+                _shared(score, options)
+                if self.shares_score
+                else make_scores(score, head_dim, head_dim, num_heads, rngs, options)
+            )
             self.bias = make_part("bias", bias, BIASES, num_heads, rngs)
             self.score_mod = make_part("score_mod", score_mod, {}, num_heads, rngs)
             normalizer = make_normalizer(normalizer, num_heads * head_dim, num_heads, rngs)
-        else:
-            self.bias, self.score_mod = held(bias), held(score_mod)
-            normalizer = find_normalizer(normalizer)
         self.normalizer = held(normalizer)
 
     def __call__(
@@ -156,17 +152,21 @@ class AttentionFn(nnx.Module):
           module: where to sow the weights, as `attention_weights`.
           promote_dtype: how the three get their dtype.
           is_causal: whether query i may attend to no key beyond i.
-          input_positions: of queries and keys, for masks and biases that compare positions and for
-            `score_mod`; None counts from 0.
+          input_positions: of the queries, and of as many keys, for masks and biases that compare
+            positions and for `score_mod`. None counts from 0; so are keys counted of which there
+            are more, as in a cache.
         """
         query, key, value = promote_dtype((query, key, value), dtype=dtype)
         query, key, value = (heads_first(each) for each in (query, key, value))
-        positions = Positions(input_positions, input_positions)
         shape = (*query.shape[:-1], key.shape[-2])
+        positions = self._positions(input_positions, shape)
         causal = masks.causal() if is_causal else None
         where = self.pairs(_as_boolean(mask), causal, bias, None, positions, shape)
-        rate = 0.0 if deterministic else dropout_rate
-        dropped = dropout(dropout_rng, rate, broadcast=broadcast_dropout) if rate else None
+        dropped = None
+        if dropout_rate > 0 and not deterministic:
+            if dropout_rng is None:
+                raise ValueError(f"dropout_rng is missing, with dropout_rate={dropout_rate}")
+            dropped = dropout(dropout_rng, dropout_rate, broadcast=broadcast_dropout)
         with matmul_precision(precision):
             context = self.attend(query, self.form(query, key), value, where, dropped, module)
         return jnp.moveaxis(context, -3, -2)
@@ -197,6 +197,16 @@ class AttentionFn(nnx.Module):
             mask, [self.bias, bias], chained(self.score_mod, score_mod), positions, shape
         )
         return {"mask": mask, "bias": bias, "score_mod": score_mod}
+
+    def _positions(self, given: Array | None, shape: tuple[int, ...]) -> Positions:
+        """Where queries and keys stand, where that can be known."""
+        num_queries, num_keys = shape[-2:]
+        if given is None and callable(self.bias) and num_queries == 1 < num_keys:
+            raise ValueError(
+                "bias: where the single query of a step stands, Flax's layer does not tell: pass"
+                " input_positions=, or decode with attention.MultiHeadAttention"
+            )
+        return Positions(given, given if num_queries == num_keys else None)
 
     def form(
         self,
@@ -233,7 +243,7 @@ class AttentionFn(nnx.Module):
           module: where to sow the weights, before any is dropped.
         """
         values = for_heads(values, queries.shape[-3])
-        settings = pairs | {"normalizer": read_normalizer(self.normalizer, _joined(queries))}
+        settings = pairs | {"normalizer": read_normalizer(self.normalizer, join_heads(queries))}
         if module is not None:
             _, weights = attend_with_weights(form, values, **settings)
             module.sow(nnx.Intermediate, "attention_weights", weights.astype(values.dtype))
@@ -269,6 +279,21 @@ def matmul_precision(precision: Any) -> contextlib.AbstractContextManager:
         ) from None
 
 
+def _refuse_unmade(**parts: Any) -> None:
+    """Refuses what is yet to be made for the heads.
+
+    Raises:
+      ValueError: naming it, and what making it takes.
+    """
+    names: dict[str, Mapping[str, Any]] = {"bias": BIASES, "normalizer": NORMALIZERS}
+    for name, part in parts.items():
+        found = names[name].get(part) if isinstance(part, str) and name in names else part
+        if callable(found) and is_factory(found):
+            raise ValueError(
+                f"{name}={name_of(found)} is made for heads: pass num_heads=, head_dim= and rngs="
+            )
+
+
 def _shared(score: Any, options: dict[str, Any]) -> Any:
     """The score that all heads share, as a pytree."""
     if not isinstance(score, nnx.Module):
@@ -282,14 +307,6 @@ def _as_boolean(mask: Any) -> Any:
     """The mask, True where Flax's layer says 1: such is its mask when it decodes."""
     is_number = isinstance(mask, jax.Array | np.ndarray) and mask.dtype != bool
     return mask != 0 if is_number else mask
-
-
-def _joined(
-    queries: Float[Array, "*batch heads queries dim"],
-) -> Float[Array, "*batch queries features"]:
-    """The vectors of all heads as a single vector."""
-    queries = jnp.moveaxis(queries, -3, -2)
-    return queries.reshape(*queries.shape[:-2], -1)
 
 
 def for_heads(

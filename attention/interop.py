@@ -64,15 +64,11 @@ def from_torch(
         weights = np.split(tensors["in_proj_weight"], 3)
     else:  # where keys or values have a size of their own
         weights = [tensors[f"{name}_proj_weight"] for name in "qkv"]
-    biases = [None] * 3
-    if f"{prefix}in_proj_bias" in source:
-        biases = np.split(tensors["in_proj_bias"], 3)
-    out = tensors["out_proj.weight"], tensors.get("out_proj.bias")
-    return _layer(
-        *(_inward(weight.T, bias, num_heads) for weight, bias in zip(weights, biases, strict=True)),
-        _outward(out[0].T, out[1], num_heads),
-        settings,
-    )
+    bias = tensors.get("in_proj_bias")
+    biases = [None] * 3 if bias is None else np.split(bias, 3)
+    inward = [_inward(each.T, bias, num_heads) for each, bias in zip(weights, biases, strict=True)]
+    out = tensors["out_proj.weight"].T, tensors.get("out_proj.bias")
+    return _layer(inward, _outward(*out, num_heads), settings)
 
 
 def from_keras(weights: Sequence[Any], **settings: Any) -> MultiHeadAttention:
@@ -92,9 +88,9 @@ def from_keras(weights: Sequence[Any], **settings: Any) -> MultiHeadAttention:
             "weights must be 4 kernels, or 4 pairs of kernel and bias: of query, key, value and"
             f" output; got {len(arrays)} arrays"
         )
-    step = len(arrays) // 4
-    pairs = [(arrays[i], arrays[i + 1] if step == 2 else None) for i in range(0, 4 * step, step)]
-    return _layer(*(_Projection(*pair) for pair in pairs), settings)
+    kernels, biases = (arrays[::2], arrays[1::2]) if len(arrays) == 8 else (arrays, [None] * 4)
+    *inward, out = map(_Projection, kernels, biases)
+    return _layer(inward, out, settings)
 
 
 def from_keras_additive(
@@ -112,7 +108,7 @@ def from_keras_additive(
     """
     if not len(weights) and dim is None:
         raise ValueError("dim is missing: without a scale there is nothing to tell it")
-    scale = _array(weights[0]) if len(weights) else np.ones(dim, np.float32)
+    scale = _array(weights[0]) if len(weights) else np.ones(dim or 0, np.float32)
     (dim,) = scale.shape
     settings = {"rngs": nnx.Rngs(0)} | settings
     layer = Attention(MLP, dim, dim, hidden=dim, **settings)
@@ -146,7 +142,7 @@ def from_bert(
         for name in ("query", "key", "value")
     ]
     out = of_layer["output.dense.weight"].T, of_layer["output.dense.bias"]
-    return _layer(*inward, _outward(*out, num_heads), settings)
+    return _layer(inward, _outward(*out, num_heads), settings)
 
 
 def from_gpt2(
@@ -173,7 +169,7 @@ def from_gpt2(
     biases = np.split(of_block["c_attn.bias"], 3)
     inward = [_inward(*pair, num_heads) for pair in zip(weights, biases, strict=True)]
     out = of_block["c_proj.weight"], of_block["c_proj.bias"]
-    return _layer(*inward, _outward(*out, num_heads), settings)
+    return _layer(inward, _outward(*out, num_heads), settings)
 
 
 class _Projection(NamedTuple):
@@ -207,12 +203,10 @@ def _split(array: np.ndarray, heads: int, axis: int) -> np.ndarray:
 
 
 def _layer(
-    query: _Projection,
-    key: _Projection,
-    value: _Projection,
-    out: _Projection,
-    settings: dict[str, Any],
+    inward: Sequence[_Projection], out: _Projection, settings: dict[str, Any]
 ) -> MultiHeadAttention:
+    """The layer of the projections to query, key and value, and that of the output."""
+    query, key, value = inward
     features, heads, head_dim = query.kernel.shape
     layer = MultiHeadAttention(
         heads,

@@ -1,7 +1,7 @@
 """`MultiHeadAttention`: Flax's layer, with any score."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -120,6 +120,12 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
     Raises:
       ValueError: an argument is refused; the message says which, and what would do.
     """
+
+    attention_fn: AttentionFn
+    # What a cache keeps of keys may be several arrays, unlike in Flax.
+    cached_key: Any
+    cached_value: Any
+    cache_index: Any
 
     def __init__(
         self,
@@ -245,14 +251,14 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         *,
         mask: Any = None,
         deterministic: bool | None = None,
-        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        rngs: nnx.Rngs | nnx.RngStream | Array | None = None,
         sow_weights: bool = False,
         decode: bool | None = None,
         is_causal: bool = False,
         out_sharding: Any = None,
         qkv_sharding: Any = None,
-        input_positions: Int[Array, "*batch queries"] | None = None,
-        key_positions: Int[Array, "*batch keys"] | None = None,
+        input_positions: Int[Array, "*#batch queries"] | None = None,
+        key_positions: Int[Array, "*#batch keys"] | None = None,
         bias: Any = None,
         score_mod: Any = None,
         **unknown: Any,
@@ -267,7 +273,7 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
             keys]` is the shape that an array must broadcast to.
           deterministic: whether no weight is dropped, whatever the layer's `dropout_rate`; if None,
             as the layer was told.
-          rngs: source of dropout; if None, the layer's.
+          rngs: source of dropout, or a key; if None, what the layer has kept.
           sow_weights: whether to sow the weights as `attention_weights`, in `nnx.Intermediate`.
           decode: whether the inputs come after those in the cache, to which they are added: one
             position, as in Flax, or several. If None, as the layer was told.
@@ -314,7 +320,7 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
             context = cache.nan_beyond(context)
         return self.out(jnp.moveaxis(context, -3, -2), out_sharding=out_sharding)
 
-    def init_cache(self, input_shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> None:
+    def init_cache(self, input_shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> None:
         """Makes an empty cache for decoding.
 
         It keeps of a key what the form of the score keeps, projected and rotated.
@@ -327,7 +333,8 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         # Of zeros, what a score keeps of a key need not be finite.
         ones = [jnp.ones((n, 1, self.head_dim), dtype) for n in (self.num_heads, self.num_kv_heads)]
         form = self._once(self.attention_fn.form(*ones), 0)
-        cache = empty_keys(form, tuple(batch), length, *self.value.out_features, dtype)
+        heads, value_dim = self.value.out_features
+        cache = empty_keys(form, tuple(batch), length, heads, value_dim, dtype)
         self.cached_key = nnx.Cache(cache.keys)
         self.cached_value = nnx.Cache(cache.values)
         self.cache_index = nnx.Cache(cache.positions)
@@ -336,7 +343,7 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         self,
         deterministic: bool | None = None,
         decode: bool | None = None,
-        batch_size: int | tuple[int, ...] | None = None,
+        batch_size: int | Sequence[int] | None = None,
         max_length: int | None = None,
     ) -> None:
         """What `flax.nnx.view` sets; a size of the batch and a length make an empty cache."""
@@ -426,7 +433,8 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         if rngs is None:
             raise ValueError("rngs=None: a layer with keep_rngs=False needs rngs= in the call")
         stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
-        return dropout(stream(), self.dropout_rate, broadcast=self.broadcast_dropout)
+        key = stream() if isinstance(stream, nnx.RngStream) else stream
+        return dropout(key, self.dropout_rate, broadcast=self.broadcast_dropout)
 
 
 class _Inputs(NamedTuple):

@@ -296,16 +296,17 @@ DECODED = {
     "rotary": {"score": "rbf", "rotary": True, "qkv_features": HEADS * 12},
     "bias": {"bias": Alibi},
     "score_mod": {"score_mod": lambda score, i, j: score / (1 + i - j)},
-    "normalizer": {"normalizer": "softmax_sink"},
+    "sink": {"normalizer": "softmax_sink"},
+    "asentmax": {"normalizer": "asentmax"},
 }
 
 
 @pytest.mark.parametrize("name", DECODED)
 def test_decoding_equals_the_causal_run(name):
     layer = make_ours(**DECODED[name])
-    x = normal(1, BATCH, KEYS, FEATURES)
+    x = normal(1, *([] if name == "mlp" else [BATCH]), KEYS, FEATURES)
     layer.init_cache(x.shape)
-    prompt, *rest = x[:, :3], *positions_of(x)[3:]  # several positions at once, then each
+    prompt, *rest = x[..., :3, :], *positions_of(x)[3:]  # several positions at once, then each
     assert_close(decode(layer, prompt, *rest), run(layer, x, is_causal=True), 1e-5)
 
 
@@ -426,14 +427,8 @@ def test_rotary_positions_are_flaxs():
     rotating = functools.partial(nnx.dot_product_attention_with_rope, rope=nnx.RoPE())
     flax_layer = in_flax(attention_fn=rotating, **settings)
     layer = like(flax_layer, rotary=True, **settings)
-    positions = jnp.asarray([[0, 1, 2, 3, 4], [3, 4, 5, 9, 10]])
-    for given in ({"is_causal": True}, {"input_positions": positions}):
-        assert_equals_flax(
-            lambda layer, x, given=given: layer(x, **given),
-            layer,
-            flax_layer,
-            normal(1, BATCH, QUERIES, FEATURES),
-        )
+    x = normal(1, BATCH, QUERIES, FEATURES)
+    assert_equals_flax(lambda layer, x: layer(x, is_causal=True), layer, flax_layer, x)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -476,6 +471,16 @@ def test_a_score_with_parameters_is_part_of_flaxs_layer():
     assert_close(decode(flax_layer, *positions_of(x)), run(layer, x, is_causal=True))
 
 
+def test_a_bias_in_flaxs_layer_is_told_where_a_single_query_stands():
+    fn = attention_fn(overlap, bias="alibi", num_heads=HEADS, head_dim=HEAD_DIM, rngs=nnx.Rngs(0))
+    query, key, value = (normal(i, BATCH, QUERIES, HEADS, HEAD_DIM) for i in range(3))
+    expected = run(fn, query, key, value)[:, 3:4]
+    where = {"input_positions": jnp.asarray([3])}
+    assert_close(run(fn, query[:, 3:4], key, value, **where), expected)
+    with refused("bias: where the single query of a step stands"):
+        fn(query[:, 3:4], key, value)
+
+
 def test_functions_and_scores_that_are_made_are_shared_by_the_heads():
     made = randomized(lambda: MLP(HEAD_DIM, HEAD_DIM, hidden=23, rngs=nnx.Rngs(3)))
     query, key, value = (normal(i, QUERIES, HEADS, HEAD_DIM) for i in range(3))
@@ -502,6 +507,15 @@ def test_arguments_of_flaxs_function():
     assert_close(run(fn, query, key, value, bias=bias, mask=mask), expected, 1e-6)
     half = {"dtype": jnp.bfloat16, "precision": jax.lax.Precision.HIGHEST}
     assert run(fn, query, key, value, **half).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("score", ["mlp", overlap])
+@pytest.mark.parametrize(("queries", "keys"), [(0, KEYS), (QUERIES, 0)])
+def test_no_queries_or_no_keys(score, queries, keys):
+    layer = make_ours(score=score)
+    arrays = normal(1, BATCH, queries, FEATURES), normal(2, BATCH, keys, FEATURES)
+    expected = jnp.broadcast_to(layer.out.bias[...], (BATCH, queries, FEATURES))
+    assert_close(run(layer, *arrays), expected)
 
 
 # What is refused
@@ -569,6 +583,9 @@ def test_refused_for_dropout():
     with refused("rngs=None: a layer with keep_rngs=False"):
         layer(x, deterministic=False)
     layer(x, deterministic=False, rngs=nnx.Rngs(0))
+    fn = attention_fn(overlap)
+    with refused("dropout_rng is missing"):
+        fn(*(normal(i, QUERIES, HEADS, HEAD_DIM) for i in range(3)), dropout_rate=0.5)
 
 
 def test_refused_by_a_cache():
@@ -588,9 +605,9 @@ def test_refused_by_a_cache():
 @pytest.mark.parametrize(
     ("score", "settings", "message"),
     [
-        ("mlp", {"num_heads": HEADS}, "score MLP is made for heads: pass num_heads=, head_dim="),
-        (overlap, {"bias": "alibi"}, "bias='alibi' is made for heads"),
-        (overlap, {"normalizer": "asentmax"}, "yet to be made"),
+        ("mlp", {"num_heads": HEADS}, "score=MLP is made for heads: pass num_heads=, head_dim="),
+        (overlap, {"bias": "alibi"}, "bias=Alibi is made for heads"),
+        (overlap, {"normalizer": "asentmax"}, "normalizer=ASEntmax is made for heads"),
         (Dot(2, 2, rngs=nnx.Rngs(0)), {"hidden": 3}, "hidden: the Dot is made already"),
     ],
 )
