@@ -163,7 +163,7 @@ def attend_sharded(
       mask: which query may attend to which key, by their indices among all.
       bias: what positions add to the scores, by their indices among all.
       score_mod: what is made of each score, by the indices of the pair among all.
-      normalizer: `softmax`, `softmax_sink` or `sigmoid`, by name or as an object.
+      normalizer: a softmax, with or without a sink, or a sigmoid, by name or as an object.
       dropout: which weights are dropped: the same as on one device.
       query_positions: where the queries stand, as for `attend`.
       key_positions: where all keys stand.

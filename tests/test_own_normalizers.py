@@ -194,7 +194,7 @@ def test_a_function_sees_wide_scores_a_whole_mask_and_no_row_without_keys():
         attend(half, values, mask=mask, normalizer=watching, implementation="dense")
         _, weights = attend_with_weights(form, values, mask=mask, normalizer=all_rows)
         assert np.all(np.isfinite(weights))
-    shape = (1, QUERIES, KEYS)
+    shape = (QUERIES, KEYS)
     assert set(seen) == {(jnp.dtype(jnp.float32), shape, jnp.dtype(bool), shape)}
 
 
@@ -335,8 +335,8 @@ def test_equal_normalizers_are_one_key_for_a_cache():
             Additive,
             None,
             "streaming",
-            r"normalizer='power'; .* streaming \(the normalizer must be 'softmax' or 'sigmoid',"
-            r" which take keys part by part, not 'power'\), .* here: additive, dense$",
+            r"normalizer='power'; .* streaming \(the normalizer must be a softmax, with or"
+            r" without a sink, or a sigmoid, which take keys part by part, not 'power'\), .* here: additive, dense$",
         ),
         (
             KeyOnly,
@@ -365,7 +365,7 @@ def test_it_is_refused_where_keys_come_part_by_part(kind, mask, implementation, 
 
 def test_it_is_refused_on_several_devices():
     mesh = Mesh(jax.devices()[:1], "sequence")
-    message = r"normalizer='power' cannot be merged over devices; choose softmax, sigmoid$"
+    message = r"normalizer='power' cannot be merged over devices; choose softmax, softmax_one, sigmoid$"
     with refused(message):
         attend_sharded(
             make_form(KeyOnly),
@@ -391,7 +391,7 @@ class Unhashable:
         (Unhashable(0.3), r"normalizer=Unhashable\(temperature=0.3\) must be hashable"),
         (
             lambda scores, where: scores[..., 1:],
-            r"one weight for each score, shape \(1, 5, 7\); <lambda> returned shape \(1, 5, 6\)",
+            r"one weight for each score, shape \(5, 7\); <lambda> returned shape \(5, 6\)",
         ),
     ],
 )

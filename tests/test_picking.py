@@ -244,7 +244,7 @@ def test_a_refusal_tells_every_obstacle():
         r" prefix \(the form must be KeyOnly, not Pairwise\),"
         r" inner_product \(the form must be InnerProduct, not Pairwise\),"
         r" additive \(the form must be Additive, not Pairwise\),"
-        r" streaming \(the normalizer must be 'softmax' or 'sigmoid', .*, not 'sparsemax'\),"
+        r" streaming \(the normalizer must be a softmax, with .*, not 'sparsemax'\),"
         r" cudnn \(the form must be InnerProduct, not Pairwise\); possible here: dense$"
     ):
         refuse(Pairwise, implementation="cudnn", normalizer="sparsemax")
@@ -253,7 +253,7 @@ def test_a_refusal_tells_every_obstacle():
 @pytest.mark.parametrize(
     ("request_options", "message"),
     [
-        ({"bias": slope}, r"key_only \(a bias .*\), prefix \(a bias .* query\)"),
+        ({"bias": slope}, r"key_only \(a bias, .*\), prefix \(a bias, .* query\)"),
         ({"mask": masks.window(1)}, r"key_only \(the mask .*\), prefix \(the mask must be causal"),
         (
             {"mask": masks.causal(), "normalizer": "sigmoid"},

@@ -41,10 +41,14 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     width = max(
         value_dim, form.queries.shape[-1]
     )  # the kernel wants queries, keys and values of equal width
-    bias, allowed = _bias_and_allowed(request)
+    bias, allowed = _bias_and_allowed(form, request)
+    # Widened: in half precision the kernel would round the weights to it.
+    wide = (_pad(array.astype(dtype), width) for array in (form.queries, form.keys, values))
+    queries, keys, mixed = (_time_major(array) for array in wide)
     context = jax.nn.dot_product_attention(
-        # Widened: in half precision the kernel would round the weights to it.
-        *(_time_major(_pad(a.astype(dtype), width)) for a in (form.queries, form.keys, values)),
+        queries,
+        keys,
+        mixed,
         bias=None if bias is None else _four_axes(bias.astype(dtype), lead),
         mask=None if allowed is None else _four_axes(allowed, lead),
         scale=1.0,
@@ -58,13 +62,13 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     return jnp.where(some, context, 0.0)
 
 
-def _bias_and_allowed(request: Request) -> tuple[Array | None, Array | None]:
+def _bias_and_allowed(form: InnerProduct, request: Request) -> tuple[Array | None, Array | None]:
     """What to add to the inner products, and which of them count; None for nothing, and for all.
 
     The kernel fills masked scores with a large negative number, and a bias must not fall below
     it: a bias of −∞ becomes a mask, and a lower bound is put to all others.
     """
-    form, bias, allowed = request.form, request.bias, allowed_pairs(request.mask, request.shape)
+    bias, allowed = request.bias, allowed_pairs(request.mask, request.shape)
     biases = [] if form.key_bias is None else [form.key_bias[..., None, :]]
     if bias is not None:
         biases.append(jnp.broadcast_to(bias(*all_indices(request.shape)), request.shape))

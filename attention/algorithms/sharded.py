@@ -36,7 +36,7 @@ from attention.pytrees import field_names, register_dataclass, static
 from attention.reach import reachable_keys
 from attention.score_mods import ScoreMod
 
-NORMALIZERS = ("softmax", "softmax_sink", "sigmoid")
+NORMALIZERS = ("softmax", "softmax_one", "sigmoid")
 
 
 @register_dataclass
