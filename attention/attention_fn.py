@@ -231,6 +231,7 @@ class AttentionFn(nnx.Module):
         pairs: dict[str, Any],
         dropout: Dropout | None,
         module: nnx.Module | None,
+        implementation: str | None = None,
     ) -> Float[Array, "*batch heads queries value_dim"]:
         """The context of every query.
 
@@ -241,13 +242,14 @@ class AttentionFn(nnx.Module):
           pairs: mask, bias and score_mod.
           dropout: which weights are dropped.
           module: where to sow the weights, before any is dropped.
+          implementation: what is picked where this function was told no `implementation`.
         """
         values = for_heads(values, queries.shape[-3])
         settings = pairs | {"normalizer": read_normalizer(self.normalizer, join_heads(queries))}
         if module is not None:
             _, weights = attend_with_weights(form, values, **settings)
             module.sow(nnx.Intermediate, "attention_weights", weights.astype(values.dtype))
-        settings |= {"dropout": dropout, "implementation": self.implementation}
+        settings |= {"dropout": dropout, "implementation": self.implementation or implementation}
         return attend(form, values, **settings)
 
 

@@ -315,7 +315,9 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
             if cache is not None:
                 cache, form, value = self._remember(cache, form, value)
             dropped, module = self._dropout(deterministic, rngs), self if sow_weights else None
-            context = self.attention_fn.attend(query, form, value, pairs, dropped, module)
+            # The scores of a single query are fewer than what a cache holds, which others copy.
+            alone = "dense" if cache is not None and count == 1 else None
+            context = self.attention_fn.attend(query, form, value, pairs, dropped, module, alone)
         if cache is not None:
             context = cache.nan_beyond(context)
         return self.out(jnp.moveaxis(context, -3, -2), out_sharding=out_sharding)
