@@ -362,6 +362,13 @@ def test_where_double_precision_is_possible_dtypes_are_those_of_the_scores(name,
     assert_close(actual, expected, tolerance=1e-6)
 
 
+def test_a_score_that_is_no_number_counts_for_a_sigmoid():
+    scores = np.zeros(KEYS, np.float32)
+    scores[2], scores[3] = np.nan, -np.inf
+    weights = np.asarray(weigh("sigmoid", jnp.asarray(scores)))
+    assert_close(weights[4:], np.full(KEYS - 4, 1 / KEYS), tolerance=1e-6)
+
+
 @every
 def test_integer_scores_are_refused(name):
     with refused(r"int32 of shape \(7,\)"):

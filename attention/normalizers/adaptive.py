@@ -73,7 +73,7 @@ class ASEntmax(nnx.Module):
 
     `β = softplus(q · w_β + b_β)` and `γ = r tanh(q · w_γ + b_γ)`, the `w` and `b` learned for each
     head. `n` is the number of keys that the query may attend to; the authors' code takes
-    `log(n + 1)`. The paper leaves the α of entmax open and uses 1.5.
+    `log(n + 1)`. The α of entmax is 1.5, as in their experiments.
 
     Args:
       query_dim: size of a query.

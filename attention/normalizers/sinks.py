@@ -16,17 +16,18 @@ from attention.sizes import check_size
 @register_dataclass
 @dataclass(frozen=True)
 class SoftmaxWithSink:
-    """`exp(s_j) / (exp(sink) + Σ exp(s_j))`: a softmax whose weights may sum to less than one.
+    """`exp(s_j) / (exp(sink) + Σ exp(s_j))`, the sink 0 unless told: a term of 1 for no key.
 
-    As if there were a further key, its score `sink` and its value zero. A sink of 0 adds a term
-    of 1: the "zero sink" of arXiv 2309.17453, or softmax "off by one".
+    As if there were a further key, its score `sink` and its value zero; the weights of a row sum
+    to less than one. With a sink of 0 it is the "zero sink" of arXiv 2309.17453, also known as
+    softmax off by one.
 
-    So a context is that of a softmax, times `share`: `streaming` goes through the keys as it does
-    for a softmax, and multiplies at the end.
+    A context is that of a softmax, times `share`. So an algorithm can go through the keys as for
+    a softmax, and multiply at the end.
 
     Attributes:
-      sink: a number, or an array whose axes are the last leading axes of the scores, which are
-        then `[..., queries, keys]`: `[heads]`, say.
+      sink: finite: a number, or an array whose axes are the last leading axes of the scores, which
+        are then `[..., queries, keys]`: `[heads]`, say.
     """
 
     sink: Float[Array, "*heads"] | float = 0.0

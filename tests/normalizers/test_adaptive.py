@@ -138,7 +138,9 @@ def test_scores_without_the_axes_of_beta_are_refused():
 # Learned
 
 
-@pytest.mark.parametrize("options", [{}, {"delta": 0.3, "gamma_range": 3.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"delta": 0.3, "gamma_range": 3.0}, {"delta": 0.0}, {"gamma_range": 0.0}]
+)
 def test_beta_and_gamma_are_read_from_the_query(options):
     normalizer = learned(**options)
     weights = jit(lambda n, q: n.reading(q)(SCORES, jnp.asarray(WHERE)))(normalizer, QUERY_VECTORS)

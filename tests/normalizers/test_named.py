@@ -48,6 +48,10 @@ class Halves(nnx.Module):
         return softmax(scores * self.factor[...], where)
 
 
+class Bare:
+    """A class that is made of nothing."""
+
+
 class Named:
     """A class that is made of something else."""
 
@@ -173,7 +177,10 @@ def test_what_needs_no_making_is_returned():
     def own(scores, where):
         return scores
 
-    for normalizer in (own, softmax, sparsemax, SoftmaxWithSink()):
+    def of_any_arguments(*scores, **where):
+        return scores[0]
+
+    for normalizer in (own, of_any_arguments, softmax, sparsemax, SoftmaxWithSink()):
         assert make(normalizer) is normalizer
 
 
@@ -184,6 +191,7 @@ def test_what_needs_no_making_is_returned():
         ("nowhere:norm", "^normalizer 'nowhere:norm' cannot be imported: there is no module"),
         (7, "^normalizer=7 is neither a name nor a function"),
         (Named, r"^normalizer=Named is a class, and must be made by \(query_dim, heads, rngs=…\)"),
+        (Bare, "^normalizer=Bare is a class, .*, else pass an instance: too many positional"),
         (Softmax, "^normalizer=Softmax is a class, .*, else pass an instance: .*$"),
         (
             functools.partial(LearnedSink, start=1.0),
