@@ -177,7 +177,9 @@ def _try(group: Sequence[Trial]) -> None:
 
 
 def _hash_of(trials: Sequence[Trial]) -> str:
-    return short_hash([trial.settings.model_dump_json() for trial in trials])[:8]
+    """Of what is swept, too: sweeps of other fields may have the same settings."""
+    told = [[trial.overrides, trial.settings.model_dump_json()] for trial in trials]
+    return short_hash(told)[:8]
 
 
 def _engine() -> Engine:

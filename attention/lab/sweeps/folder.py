@@ -110,7 +110,7 @@ class Group:
 def _result_of_replica(result: dict[str, Any], number: int) -> Result:
     replica = result["test"]["replicas"][number]
     if replica["failed"]:
-        reason = f"at step {replica['step']} the loss or the gradient was not finite"
+        reason = "the loss or the gradient was not finite"
         return {"status": "failed", "reason": reason, "step": replica["step"]}
     test = {name: replica[name] for name in ("all", "by_length")}
     return {"status": "done", "step": replica["step"], "test": test}
@@ -149,12 +149,17 @@ def check(folder: Path, trials: Sequence[Trial]) -> bool:
     if _is_fruitless(folder):
         return True
     common = there.keys() & now.keys()
-    difference = f"{len(there)} trials there, {len(now)} now, {len(common)} common"
+    plural = "" if len(there) == 1 else "s"
+    difference = (
+        f"{len(there)} trial{plural} there, {len(now)} now, {len(common) or 'none'} in common"
+    )
     if there.keys() == now.keys():
         field, (old, new) = next(iter(differences(there, now).items()))
         name = field.partition(".settings.")[2] or field
         difference = f"{name}: {old!r} there, {new!r} now"
-    raise UsageError(f"--workdir={folder}: holds another sweep ({difference}); name another folder")
+    raise UsageError(
+        f"--workdir={folder}: holds another sweep ({difference}); name another folder by --workdir"
+    )
 
 
 def _is_fruitless(folder: Path) -> bool:

@@ -36,10 +36,8 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
         console,
         f"ranked by test {accuracy_of(rows)}{then}: confirm a choice made here on fresh seeds",
     )
-    for trial, result in rows:
-        if result and result["status"] == "failed":
-            name = f"{trial.configuration} seed={trial.overrides['seed']}"
-            console.print(f"failed: {name}: {result['reason']}", soft_wrap=True, highlight=False)
+    for failure in failures(rows):
+        console.print(f"failed: {failure}", soft_wrap=True, highlight=False)
     files = ["results.csv"]
     if importlib.util.find_spec("matplotlib"):
         files += _draw(folder, rows)
@@ -53,6 +51,28 @@ def report(folder: Path, trials: Sequence[Trial], console: Console) -> None:
             soft_wrap=True,
             highlight=False,
         )
+
+
+def failures(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each cause of failures, with the configurations and seeds that have it."""
+    causes: dict[str, list[Row]] = {}
+    for trial, result in rows:
+        if result and result["status"] == "failed":
+            causes.setdefault(result["reason"], []).append((trial, result))
+    return [f"{_who(failed)}: {reason}{_when(failed)}" for reason, failed in causes.items()]
+
+
+def _who(rows: Sequence[Row]) -> str:
+    told = []
+    for configuration, trials in by_configuration(rows).items():
+        seeds = [str(trial.overrides["seed"]) for trial, _ in trials]
+        told.append(f"{configuration}, seed{'s' if seeds[1:] else ''} {', '.join(seeds)}")
+    return "; ".join(told)
+
+
+def _when(rows: Sequence[Row]) -> str:
+    steps = sorted({result["step"] for _, result in rows if result and "step" in result})
+    return f", at step {' or '.join(map(str, steps))}" if steps else ""
 
 
 def _draw(folder: Path, rows: Sequence[Row]) -> list[str]:

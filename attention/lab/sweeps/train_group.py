@@ -34,7 +34,7 @@ def main(folder: Path, group_id: str) -> int:
     except TrainingError as error:
         _show_cause(error)
         # It is about those trials alone that failed last.
-        several = f"all {len(trials)} of the group failed, the last "
+        several = f"the last of a group of {len(trials)} failed: "
         group.fail(f"{several if len(trials) > 1 else ''}{error}")
         status = 1
     except (UsageError, OSError) as error:

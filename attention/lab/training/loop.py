@@ -25,7 +25,7 @@ from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
 from attention.lab.training.memory import check_memory, sizes_of
 from attention.lab.training.outcome import Finished, Interrupted, Outcome
-from attention.lab.training.session import Session
+from attention.lab.training.session import Session, remedy
 from attention.lab.training.state import (
     Status,
     TrainState,
@@ -247,5 +247,6 @@ def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> 
         print_prose(
             console,
             f"failed: {len(failed)} of {settings.num_replicas} replicas"
-            f" ({named(settings, failed)}), whose loss or gradient was not finite",
+            f" ({named(settings, failed)}), whose loss or gradient was not finite;"
+            f" {remedy(settings, run)}",
         )

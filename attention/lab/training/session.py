@@ -17,7 +17,8 @@ from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import PICTURE, Run
 from attention.lab.runs.display import Display, left_out, nothing_left
-from attention.lab.runs.log import Log
+from attention.lab.runs.log import METRICS, Log
+from attention.lab.settings import Settings
 from attention.lab.training.build import Experiment
 from attention.lab.training.evaluate import Evaluator, Report
 from attention.lab.training.state import Status, TrainState, completed, replicas_with
@@ -94,7 +95,7 @@ class Session:
         self._checkpoints.wait()
         saved = saved_steps(self._run.checkpoints)
         kept = f"the newest checkpoint is step {saved[-1]}" if saved else "nothing was saved"
-        raise TrainingError(f"{failure}; {kept}")
+        raise TrainingError(f"{failure}; {remedy(self._settings, self._run)}; {kept}")
 
     def validate(self, state: TrainState) -> TrainState:
         """Evaluates on the validation stream, and stops the replicas that met the target.
@@ -160,6 +161,20 @@ class Session:
         }
         self._run.write("result.json", result)
         return result
+
+
+def remedy(settings: Settings, run: Run) -> str:
+    """What to do about losses or gradients that are not finite."""
+    numbers = settings.optimizer
+    fields = {"learning_rate": numbers.learning_rate, "clip_norm": numbers.clip_norm}
+    rate, clip = (
+        f"config.optimizer.{name}" + ("" if settings.replicas else f" (now {value:g})")
+        for name, value in fields.items()
+    )
+    return (
+        f"a smaller {rate} often helps, or a smaller {clip}; the steps before are in"
+        f" {run.path / METRICS}"
+    )
 
 
 def _by_number(report: Report) -> dict[int, dict]:

@@ -11,6 +11,7 @@ from command_lines import COPY, ROOT, TINY, run
 from small import files
 from small_sweeps import FILE, SPACE, SWEEP, finish, is_locked, space_file, trials_of, wait_for
 
+from attention.lab.commands.sweep import _hash_of
 from attention.lab.sweeps.folder import begin, make_group
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]
@@ -172,8 +173,8 @@ def test_a_finished_sweep_says_so_and_ranks(monkeypatch, here):
     status, out, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags[:1], "--seeds=2", flags[2])
     assert (status, out) == (2, "")
     assert err == (
-        "error: --workdir=sweep: holds another sweep (6 trials there, 4 now, 4 common);"
-        " name another folder\n"
+        "error: --workdir=sweep: holds another sweep (6 trials there, 4 now, 4 in common);"
+        " name another folder by --workdir\n"
     )
     more = ["--config.train.steps=9"]
     status, _, err = run(monkeypatch, SWEEP, COPY, *TINY, *flags, *more)
@@ -211,5 +212,14 @@ def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypat
     )
     assert (good["status"], bad["status"]) == ("done", "failed")
     assert folder / good["group"] == folder / bad["group"] == lock.parent
-    assert "failed: score=dot optimizer.learning_rate=3e+38 seed=0: at step 2 the loss" in out
+    assert (
+        "failed: score=dot optimizer.learning_rate=3e+38, seed 0: the loss or the gradient" in out
+    )
     assert "0 of 1" in out
+
+
+def test_sweeps_of_other_fields_with_equal_settings_have_folders_of_their_own():
+    """A grid of one value says what the config says: the settings of the two trials are equal."""
+    sweeps = [trials_of(grid) for grid in (["score=mlp"], ["train.steps=2"], ["score=mlp"])]
+    assert sweeps[0][0].settings == sweeps[1][0].settings
+    assert _hash_of(sweeps[0]) == _hash_of(sweeps[2]) != _hash_of(sweeps[1])

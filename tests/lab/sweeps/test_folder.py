@@ -1,5 +1,7 @@
 """That the folder of a sweep says what has been done, whoever is killed."""
 
+import json
+
 import pytest
 from small import files
 from small_sweeps import finish, trials_of
@@ -18,7 +20,7 @@ def test_a_sweep_may_grow(begun):
     check(folder, more)
     begin(folder, more)
     assert left(folder, more) == more[3:]
-    with pytest.raises(UsageError, match="6 trials there, 3 now, 3 common"):
+    with pytest.raises(UsageError, match="6 trials there, 3 now, 3 in common"):
         check(folder, trials)
 
 
@@ -97,6 +99,21 @@ def test_a_folder_of_an_older_version_is_gone_on_with(begun):
     assert make_group(folder, trials[:2]).id == group.id[-12:]
     assert (folder / "trials" / trials[0].id / "result.json").exists()
     assert not (folder / "trials" / trials[0].name).exists()
+
+
+def test_a_folder_of_another_sweep_is_refused_with_the_remedy(begun):
+    folder, trials = begun
+    group = make_group(folder, trials)
+    finish(group)
+    group.record()
+    others = trials_of(["score=mlp"], 2)
+    told = r"holds another sweep \(3 trials there, 2 now, none in common\); name .* --workdir$"
+    with pytest.raises(UsageError, match=told):
+        check(folder, others)
+    one = json.loads((folder / "sweep.json").read_text())
+    (folder / "sweep.json").write_text(json.dumps({trials[0].id: one[trials[0].id]}))
+    with pytest.raises(UsageError, match=r"\(1 trial there, 2 now, none in common\)"):
+        check(folder, others)
 
 
 def test_a_folder_of_something_else_is_refused(here):

@@ -9,7 +9,7 @@ from small import small
 from small_sweeps import finish
 
 from attention.lab.sweeps.folder import make_group, result_of
-from attention.lab.sweeps.results import accuracy_of, best, curves, outcomes, print_ranks
+from attention.lab.sweeps.results import accuracy_of, best, curves, failures, outcomes, print_ranks
 from attention.lab.sweeps.trials import Trial
 
 
@@ -49,6 +49,29 @@ def test_the_best_is_a_run_of_the_configuration_that_ranks_first(begun):
         rows.append((Trial({"score": f"own{number}", "seed": 7}, trials[0].settings), result))
     assert best(rows) == rows[1][1]
     assert best([(trial, None) for trial in trials]) is None
+
+
+def test_failures_are_told_cause_by_cause_with_the_seeds_of_each(begun):
+    settings = begun[1][0].settings
+
+    def row(score, seed, reason, **more):
+        status = {"status": "failed", "reason": reason} if reason else {"status": "done"}
+        return Trial({"score": score, "seed": seed}, settings), status | more
+
+    no_loss, no_module = "the loss was not finite", "config.score.name='dot': line 3"
+    rows = [
+        row("mlp", 7, no_loss, step=5),
+        row("mlp", 8, None),
+        row("mlp", 9, no_loss, step=3),
+        row("dot", 7, no_loss, step=5),
+        row("dot", 8, no_module),
+        (Trial({"score": "dot", "seed": 9}, settings), None),
+    ]
+    assert failures(rows) == [
+        "score=mlp, seeds 7, 9; score=dot, seed 7: the loss was not finite, at step 3 or 5",
+        "score=dot, seed 8: config.score.name='dot': line 3",
+    ]
+    assert failures(rows[1:2]) == []
 
 
 ABSURD = ["--config.optimizer.name=sgd", "--config.optimizer.clip_norm=3e38"]

@@ -16,7 +16,7 @@ def test_the_error_of_the_last_to_fail_is_not_told_of_each(begun, monkeypatch):
     for some in (trials[:2], trials[2:]):
         assert train_group.main(folder, make_group(folder, some).id) == 1
     assert [result_of(folder, trial)["reason"] for trial in trials] == [
-        *2 * ["all 2 of the group failed, the last at step 5 2 have no loss"],
+        *2 * ["the last of a group of 2 failed: at step 5 2 have no loss"],
         "at step 5 1 have no loss",
     ]
 

@@ -230,6 +230,9 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_what_was_saved(tmp_pa
     )
     with pytest.raises(TrainingError, match=r"^at step \d+ the loss is .*nan.*; .* step \d+$") as e:
         train_quietly(settings, tmp_path / "run")
+    told = "; a smaller config.optimizer.learning_rate (now 1e+38) often helps, or a smaller"
+    assert f"{told} config.optimizer.clip_norm (now 1e+38); the steps before are in" in str(e.value)
+    assert str(tmp_path / "run" / "metrics.jsonl") in str(e.value)
     step = int(str(e.value).rpartition(" ")[2])
     state = final_state(tmp_path / "run", settings)
     assert step == completed(state) > 0
@@ -316,7 +319,10 @@ def test_a_run_with_a_failed_replica_finishes_the_others_and_says_so(
     assert status == 1
     assert "going on from step 10" in shown
     assert "at step 4" not in shown
-    assert "failed: 1 of 3 replicas (seed 8), whose loss or gradient was not finite" in shown
+    told = (
+        "failed: 1 of 3 replicas (seed 8), whose loss or gradient was not finite; a smaller config."
+    )
+    assert told in shown
     assert "mean ± sd of 2 seeds (1 failed, left out)" in " ".join(shown.split())
     found = replicas_of(tmp_path / "run")
     assert [(one["seed"], one["step"], one["failed"]) for one in found] == [
