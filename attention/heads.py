@@ -53,6 +53,7 @@ class Heads(nnx.Module):
         rngs: Randomness | None = None,
         query_positions: Array | None = None,
         key_positions: Array | None = None,
+        keys_in_shares: bool = False,
         **unknown: Any,
     ) -> tuple[Form, Array, dict[str, Any]]:
         """The form, the values of every head, and the other arguments of `attend`."""
@@ -65,7 +66,8 @@ class Heads(nnx.Module):
         if not inputs.is_empty:
             shape = (*inputs.batch, self.heads, inputs.num_queries, inputs.num_keys)
             mask, bias, _ = pair_functions(mask, settings["bias"], None, positions, shape)
-            inputs = inputs.with_reachable(reachable_keys(mask, bias, shape))
+            reachable = reachable_keys(mask, bias, shape)
+            inputs = inputs.with_reachable(reachable, by_copies=not keys_in_shares)
         return self._form(inputs, positions), values, settings
 
     def _settings(

@@ -42,13 +42,16 @@ class Inputs:
         """Whether there is no pair of a query and a key."""
         return 0 in (*self.batch, self.num_queries, self.num_keys)
 
-    def with_reachable(self, reachable: Bool[Array, "*lead keys"] | None) -> "Inputs":
+    def with_reachable(
+        self, reachable: Bool[Array, "*lead keys"] | None, *, by_copies: bool = True
+    ) -> "Inputs":
         """With keys that no query may attend to replaced by others.
 
         So what they hold reaches neither scores nor the gradient of a score's parameters.
 
         Args:
           reachable: for each batch element and head; axes of size 1 stand for any size.
+          by_copies: as for `replaced`.
         """
         if reachable is None:
             return self
@@ -57,7 +60,7 @@ class Inputs:
         reachable = jnp.any(reachable, axis=tuple(range(unneeded)))
         shared = [axis for axis, size in enumerate(self.key_lead) if size == 1]
         reachable = jnp.any(reachable, axis=shared, keepdims=True)
-        return dataclasses.replace(self, keys=replaced(self.keys, reachable))
+        return dataclasses.replace(self, keys=replaced(self.keys, reachable, by_copies=by_copies))
 
     def rotated(self, positions: Positions) -> "Inputs":
         """With queries and keys rotated by their positions."""

@@ -208,7 +208,9 @@ class Attention(Steps):
           **arguments: `mask`, `bias` and the others, as in a call of the layer. Indices are those
             among all keys.
         """
-        form, values, settings = self._asked(queries, keys, values, **arguments)
+        form, values, settings = self._asked(
+            queries, keys, values, keys_in_shares=True, **arguments
+        )
         context = attend_sharded(form, values, mesh=mesh, axis=axis, **settings)
         return join_heads(context)
 

@@ -4,6 +4,7 @@ A weight of zero is not enough for that, since zero times NaN is NaN, and since 
 of an infinite key may have no derivative. So such keys are replaced before anything is computed.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -53,7 +54,9 @@ def _any_query(
     return lax.scan(add, jnp.zeros((*lead, num_keys), bool), starts)[0]
 
 
-def replaced(tree: PyTree, reachable: Bool[Array, "*lead keys"] | None) -> PyTree:
+def replaced(
+    tree: PyTree, reachable: Bool[Array, "*lead keys"] | None, *, by_copies: bool = True
+) -> PyTree:
     """Arrays in which every row that is not reachable is a copy of the first that is.
 
     A copy, for of a row of zeros a score need not have a derivative. Where no row is reachable, all
@@ -63,9 +66,13 @@ def replaced(tree: PyTree, reachable: Bool[Array, "*lead keys"] | None) -> PyTre
       tree: arrays `[*lead, keys, …]`.
       reachable: which rows some query may attend to; axes of size 1 stand for any size. None
         for all.
+      by_copies: whether to take copies; if not, all rows out of reach are ones. To find a row
+        among keys that several devices share would take all of them together.
     """
     if reachable is None:
         return tree
+    if not by_copies:
+        return jax.tree.map(functools.partial(_or_ones, reachable), tree)
     first = jnp.argmax(reachable, axis=-1, keepdims=True)
     some = jnp.any(reachable, axis=-1, keepdims=True)
     axis = reachable.ndim - 1
@@ -77,3 +84,8 @@ def replaced(tree: PyTree, reachable: Bool[Array, "*lead keys"] | None) -> PyTre
         return jnp.where(where, leaf, jnp.where(exists, row, jnp.ones((), leaf.dtype)))
 
     return jax.tree.map(replace, tree)
+
+
+def _or_ones(reachable: Bool[Array, "*lead keys"], leaf: Array) -> Array:
+    where = jnp.expand_dims(reachable, tuple(range(reachable.ndim, leaf.ndim)))
+    return jnp.where(where, leaf, jnp.ones((), leaf.dtype))

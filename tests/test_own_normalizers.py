@@ -365,7 +365,9 @@ def test_it_is_refused_where_keys_come_part_by_part(kind, mask, implementation, 
 
 def test_it_is_refused_on_several_devices():
     mesh = Mesh(jax.devices()[:1], "sequence")
-    message = r"normalizer='power' cannot be merged over devices; choose softmax, softmax_one, sigmoid$"
+    message = (
+        r"normalizer='power' cannot be merged over devices; choose softmax, softmax_one, sigmoid$"
+    )
     with refused(message):
         attend_sharded(
             make_form(KeyOnly),

@@ -123,8 +123,14 @@ def test_pooling_makes_no_array_of_pairs():
     ("changes", "message"),
     [
         ({"axis": "keys"}, r"axis='keys' is not of the mesh; choose sequence$"),
-        ({"normalizer": "entmax15"}, r"normalizer='entmax15' cannot .*; choose softmax, softmax_one, sigmoid$"),
-        ({"normalizer": "sofmax"}, r"normalizer='sofmax' .*; choose softmax, softmax_one, sigmoid$"),
+        (
+            {"normalizer": "entmax15"},
+            r"normalizer='entmax15' cannot .*; choose softmax, softmax_one, sigmoid$",
+        ),
+        (
+            {"normalizer": "sofmax"},
+            r"normalizer='sofmax' .*; choose softmax, softmax_one, sigmoid$",
+        ),
         ({"mask": masks.dense(jnp.ones((5, 6), bool))}, r"\(5, 6\) does not fit 5 .* 7 keys"),
     ],
 )
