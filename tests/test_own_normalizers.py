@@ -336,7 +336,8 @@ def test_equal_normalizers_are_one_key_for_a_cache():
             None,
             "streaming",
             r"normalizer='power'; .* streaming \(the normalizer must be a softmax, with or"
-            r" without a sink, or a sigmoid, which take keys part by part, not 'power'\), .* here: additive, dense$",
+            r" without a sink, or a sigmoid, which take keys part by part, not 'power'\), .*"
+            r" here: additive, dense$",
         ),
         (
             KeyOnly,

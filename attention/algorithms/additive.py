@@ -3,18 +3,23 @@
 `s_ij = Σ_h readout_h · activation(q_ih + k_jh)` is computed in sweeps: a running sum to which
 every turn adds a group of terms, none of which meets memory. Three things make them cheap:
 
-- *tanh is a reciprocal in disguise*: `tanh(q + k) = 1 − 2r` with `r = 1 / (1 + e^2q e^2k)`. The
-  exponentials are per row and per column, and two terms share one division, the slow
-  operation: `1/a = b / ab` and `1/b = a / ab`. That is exact; `_centered` guards it from
-  overflow.
-- *the derivative needs no tanh either*: `d tanh = 4 (r − r²)`.
+- *tanh is a quotient in disguise*: `tanh(q + k) = (x − y) / (1 + x + y)` with
+  `x = (e^2q − 1) / 2` and `y = (e^−2k − 1) / 2`. The exponentials are per row and per column, and
+  two terms share one division, the slow operation: `1/a = b / ab` and `1/b = a / ab`.
+- *the derivative needs no tanh either*: `d tanh = (1 + 2x) (1 + 2y) / (1 + x + y)²`.
 - *the cotangents of queries, keys and readout are summed in three sweeps.* `_tangent` is written
   as three sums, over keys, queries and readout, whose transposes add up whole arrays,
   elementwise. A single sum for all three would reduce over the last axis, which is slow wherever
   vectors are processed.
+
+*Exact* means: with the errors of the plain form, in which sums and tanh are rounded too, and of
+hidden values of any size. A term errs by a few roundings of the greatest `|tanh|` that its hidden
+unit has in the row of the term, or in its column if that is less, and a slope by a few roundings
+of 1. `_origin` sees to that, and says where exponentials would overflow: there, tanh is tanh.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,48 +67,45 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
 
 def scores(form: Additive) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch, in float32 or better."""
-    queries, keys, readout = form.queries, form.keys, form.readout[:, None, :]
+    dtype = accumulator(form.queries.dtype, form.keys.dtype, form.readout.dtype)
+    queries, keys = form.queries.astype(dtype), form.keys.astype(dtype)
+    readout = form.readout.astype(dtype)[:, None, :]
     batch, num_queries, _ = queries.shape
     # Vectors run along the last axis: let that axis be long.
     axis = 1 if batch >= max(num_queries, keys.shape[1]) else 2
-    if form.activation is jnp.tanh:
-        units, (queries, keys, regime) = _TANH, _centered(queries, keys)
-    else:
+    origin, regime = _origin(queries, keys)
+    units = _TANH
+    if form.activation is not jnp.tanh:
         units, regime = (_elementwise(form.activation),), jnp.zeros((), jnp.int32)
-    arrays = (_hidden_first(array, axis) for array in (queries, keys, readout))
-    sums = _scores(units, axis, regime, *arrays)
+    sums = _scores(units, axis, regime, origin, queries, keys, readout)
     return jnp.moveaxis(sums, -1, 0) if axis == 1 else sums
 
 
-def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
-    """`[hidden, …]`, with `n` at `axis`, which is 1 or 2, and the batch at the other of the two."""
-    array = jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
-    return array.astype(accumulator(array.dtype))
-
-
-def _centered(
+def _origin(
     queries: Float[Array, "batch queries hidden"], keys: Float[Array, "batch keys hidden"]
-) -> tuple[Array, Array, Int[Array, ""]]:
-    """Queries and keys shifted against each other, and the first of `_TANH` that is exact for them.
+) -> tuple[Float[Array, "batch 1 hidden"], Int[Array, ""]]:
+    """What to count `q` and `−k` of each hidden unit from, and the unit of `_TANH` to take.
 
-    The sums stay what they are: `q + k = (q − c) + (k + c)` for any c. With the middle of a hidden
-    unit's queries for c, the shifted queries reach to about half the spread of the queries. For a
-    unit whose shifted queries still reach too far, c is zero: there `k + c` would lose digits of
-    sums that count.
+    As `q + k` is the way from `−k` to `q`, both may be counted from anything: here from the
+    least `q` or the least `−k`, whichever is greater.
+
+    - The `q` are all at or above it, or else the `−k` are: no `1 + x + y` is less than 1/2.
+    - Where `x − y` cancels, both `q` and `−k` are above it, so that other terms are as great as x
+      and y are: that of `q` and the least `−k`, and that of the least `q` and `−k`.
+    - Either `q` or `−k` may reach however far above it as long as the other does not: then tanh is
+      ±1 before an exponential overflows.
 
     Returns:
-      The shifted queries, the shifted keys, and an index into `_TANH`.
+      What to count from, and an index into `_TANH`: the first that is exact for these.
     """
-    dtype = accumulator(queries.dtype, keys.dtype)
-    queries, keys = queries.astype(dtype), keys.astype(dtype)
-    top, bottom = (lax.stop_gradient(f(queries, axis=1, keepdims=True)) for f in (jnp.max, jnp.min))
-    center = top / 2 + bottom / 2
-    reach = jnp.maximum(top - center, center - bottom)
-    center = jnp.where(reach < _FAR, center, 0.0)
-    # Below, not at the limits: there a cut has the derivative 1/2. NaN: the last.
-    reach = jnp.max(reach, initial=0.0)
+    sides = lax.stop_gradient(queries), -lax.stop_gradient(keys)
+    least = (jnp.min(side, axis=1, keepdims=True, initial=jnp.inf) for side in sides)
+    greatest = (jnp.max(side, axis=1, keepdims=True, initial=-jnp.inf) for side in sides)
+    origin = jnp.maximum(*least)
+    reach = jnp.max(jnp.minimum(*greatest) - origin, initial=0.0)
+    # NaN: the last.
     regime = jnp.where(reach < _NEAR, 0, jnp.where(reach < _FAR, 1, 2))
-    return queries - center, keys + center, _unbatched(regime)
+    return origin, _unbatched(regime)
 
 
 # Units: how an activation is computed.
@@ -113,25 +115,20 @@ def _centered(
 class _Unit:
     """A way to compute `activation(q + k)`, two terms at a time.
 
-    With terms `t = join(x, y)` of prepared queries and keys, the activation is
-    `offset + factor · values(t)` and its derivative `slope_factor · slopes(t)`: what all
-    terms have in common is done once, to their sum.
-
     Attributes:
-      prepare: once a row and once a column.
-      join: once a pair; symmetric.
-      values, slopes: of two terms.
-      mix: the values of two terms, weighted by the second argument, and added.
+      prepare: makes rows of queries and columns of keys, for an origin: what is done once a row
+        and once a column.
+      values: the activation of two rows and two columns.
+      slopes: its derivative, but for the `scale` of the columns. Rows and columns may change roles.
+      scale: once a column.
+      mix: the values of two rows and two columns, weighted by the last argument, and added.
     """
 
-    prepare: Callable[[Array, Array], Pair]
-    join: Callable[[Array, Array], Array]
-    values: Callable[[Pair], Pair]
-    slopes: Callable[[Pair], Pair]
-    mix: Callable[[Pair, Pair], Array]
-    offset: float = 0.0
-    factor: float = 1.0
-    slope_factor: float = 1.0
+    prepare: Callable[[Array, Array, Array], Pair]
+    values: Callable[[Pair, Pair], Pair]
+    slopes: Callable[[Pair, Pair], Pair]
+    scale: Callable[[Array], Array]
+    mix: Callable[[Pair, Pair, Pair], Array]
 
 
 @functools.cache
@@ -141,15 +138,15 @@ def _elementwise(activation: Activation) -> _Unit:
     def slope(term: Array) -> Array:
         return jax.jvp(activation, (term,), (jnp.ones_like(term),))[1]
 
-    def values(terms: Pair) -> Pair:
-        return activation(terms[0]), activation(terms[1])
+    def values(x: Pair, y: Pair) -> Pair:
+        return activation(x[0] + y[0]), activation(x[1] + y[1])
 
     return _Unit(
-        prepare=lambda queries, keys: (queries, keys),
-        join=lambda x, y: x + y,
+        prepare=lambda origin, queries, keys: (queries, keys),
         values=values,
-        slopes=lambda terms: (slope(terms[0]), slope(terms[1])),
-        mix=lambda terms, weights: _weighted(values(terms), weights),
+        slopes=lambda x, y: (slope(x[0] + y[0]), slope(x[1] + y[1])),
+        scale=jnp.ones_like,
+        mix=lambda x, y, weights: _weighted(values(x, y), weights),
     )
 
 
@@ -157,76 +154,114 @@ def _weighted(values: Pair, weights: Pair) -> Array:
     return weights[0] * values[0] + weights[1] * values[1]
 
 
-def _reciprocal(
-    reciprocals: Callable[[Pair], Pair],
-    mix: Callable[[Pair, Pair], Array],
-    *,
-    query_limit: float,
-    key_limit: float,
-) -> _Unit:
-    """A unit of tanh by reciprocals: `tanh(q + k) = 1 − 2r`.
-
-    The limits keep products of exponentials finite, and no sum that tanh tells from ±1
-    is touched: where a key is cut off, `|q + k| > key_limit − query_limit`, which is at least
-    10 in float32 and 24 in float64.
-    """
-
-    def prepare(queries: Array, keys: Array) -> Pair:
-        largest = key_limit if keys.dtype == jnp.float32 else _DOUBLE_KEY_LIMIT
-        x = jnp.clip(queries, -query_limit, query_limit)
-        y = jnp.clip(keys, -largest, largest)
-        return jnp.exp(2 * x), jnp.exp(2 * y)
-
-    def slopes(terms: Pair) -> Pair:
-        r, s = reciprocals(terms)
-        return r - r * r, s - s * s
-
-    return _Unit(
-        prepare=prepare,
-        join=lambda x, y: 1 + x * y,
-        values=reciprocals,
-        slopes=slopes,
-        mix=mix,
-        offset=1.0,
-        factor=-2.0,
-        slope_factor=4.0,
-    )
+# tanh as a quotient: rows are x and columns y of the top of the file.
 
 
-def _two_divisions(terms: Pair) -> Pair:
-    return 1 / terms[0], 1 / terms[1]
+def _prepare(divisors: int, origin: Array, queries: Array, keys: Array) -> Pair:
+    """Rows and columns. Products of so many of their divisors are finite."""
+    largest = math.log(jnp.finfo(origin.dtype).max) / (2 * divisors) - 1
+    return _half_expm1(queries, origin, largest), _half_expm1(-keys, origin, largest)
+
+
+def _half_expm1(a: Array, b: Array, largest: float) -> Array:
+    """`(e^2(a − b) − 1) / 2`, where no difference counts as more than the largest."""
+    difference = a - b
+    from_a = a - difference
+    lost = (a - (difference + from_a)) + (from_a - b)  # by rounding (Knuth's TwoSum)
+    lost = jnp.where(jnp.abs(difference) < largest, lost, 0.0)  # not where it is much, or NaN
+    half = jnp.expm1(2 * jnp.minimum(difference, largest)) / 2
+    return half + lost * _exponential(half)
+
+
+def _exponential(half_expm1: Array) -> Array:
+    return 1 + 2 * half_expm1
+
+
+def _dividends(x: Pair, y: Pair) -> Pair:
+    return x[0] - y[0], x[1] - y[1]
+
+
+def _divisors(x: Pair, y: Pair) -> Pair:
+    return 1 + x[0] + y[0], 1 + x[1] + y[1]
+
+
+# Near and far: quotients of which two share a division, and those whose divisors are too great for
+# that. Their derivatives are written down without the square of a divisor, for it overflows.
 
 
 @jax.custom_jvp
-def _one_division(terms: Pair) -> Pair:
-    both = 1 / (terms[0] * terms[1])
-    return terms[1] * both, terms[0] * both
+def _reciprocals(divisors: Pair) -> Pair:
+    """Of both, by one division."""
+    both = 1 / (divisors[0] * divisors[1])
+    return divisors[1] * both, divisors[0] * both
 
 
-@_one_division.defjvp
-def _one_division_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair, Pair]:
-    # Not through `both`, whose square underflows where one unit of the two is saturated.
+@_reciprocals.defjvp
+def _reciprocals_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair, Pair]:
     ((a, b),) = tangents
-    r, s = _one_division(*primals)
+    r, s = _reciprocals(*primals)
     return (r, s), (-r * (r * a), -s * (s * b))
 
 
-def _mix_by_two_divisions(terms: Pair, weights: Pair) -> Array:
-    return _weighted(_two_divisions(terms), weights)
+def _near_values(x: Pair, y: Pair) -> Pair:
+    (m, n), (r, s) = _dividends(x, y), _reciprocals(_divisors(x, y))
+    return m * r, n * s
 
 
-def _mix_by_one_division(terms: Pair, weights: Pair) -> Array:
-    (a, b), (v, w) = terms, weights
-    return (v * b + w * a) / (a * b)
+def _near_slopes(x: Pair, y: Pair) -> Pair:
+    r, s = _reciprocals(_divisors(x, y))
+    return _exponential(x[0]) * r * r, _exponential(x[1]) * s * s
 
 
-# How far shifted queries may reach. With the keys cut off at their limits below, products of two
-# terms are finite for queries up to `_NEAR`, single terms for queries up to `_FAR`.
-_NEAR, _FAR = 5.0, 16.0
-_DOUBLE_KEY_LIMIT = 40.0  # in float64, for both
+def _near_mix(x: Pair, y: Pair, weights: Pair) -> Array:
+    (m, n), (a, b), (v, w) = _dividends(x, y), _divisors(x, y), weights
+    return (v * m * b + w * n * a) / (a * b)
+
+
+@jax.custom_jvp
+def _quotient(dividend: Array, divisor: Array) -> Array:
+    return dividend / divisor
+
+
+@_quotient.defjvp
+def _quotient_jvp(primals: Pair, tangents: Pair) -> Pair:
+    quotient = _quotient(*primals)
+    return quotient, (tangents[0] - quotient * tangents[1]) / primals[1]
+
+
+def _far_values(x: Pair, y: Pair) -> Pair:
+    (m, n), (a, b) = _dividends(x, y), _divisors(x, y)
+    return _quotient(m, a), _quotient(n, b)
+
+
+def _far_slopes(x: Pair, y: Pair) -> Pair:
+    a, b = _divisors(x, y)
+    return _far_slope(x[0], y[0], a), _far_slope(x[1], y[1], b)
+
+
+def _far_slope(x: Array, y: Array, divisor: Array) -> Array:
+    return _quotient(_exponential(x), divisor) * _quotient(_exponential(y), divisor)
+
+
+# How far one of `q` and `−k` may reach above the origin, while the other may reach anywhere. In
+# float32, what reaches above 21 or 43 is cut off, and `q + k` or its negative is 11 at least, of
+# which tanh is 1; in float64, above 176 or 354.
+_NEAR, _FAR = 10.0, 32.0
 _TANH: tuple[_Unit, ...] = (
-    _reciprocal(_one_division, _mix_by_one_division, query_limit=_NEAR, key_limit=15.5),
-    _reciprocal(_two_divisions, _mix_by_two_divisions, query_limit=_FAR, key_limit=26.0),
+    _Unit(
+        prepare=functools.partial(_prepare, 2),
+        values=_near_values,
+        slopes=_near_slopes,
+        scale=_exponential,
+        mix=_near_mix,
+    ),
+    _Unit(
+        prepare=functools.partial(_prepare, 1),
+        values=_far_values,
+        slopes=_far_slopes,
+        scale=jnp.ones_like,
+        mix=lambda x, y, weights: _weighted(_far_values(x, y), weights),
+    ),
     _elementwise(jnp.tanh),
 )
 
@@ -247,8 +282,13 @@ def _unbatched_vmap(
     return _unbatched(jnp.max(regimes)), False
 
 
-# Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and arrays of
-# pairs are [batch, queries, keys] or [queries, keys, batch].
+# Sweeps. Arrays become [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and arrays
+# of pairs are [batch, queries, keys] or [queries, keys, batch].
+
+
+def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
+    """`[hidden, …]`, with `n` at `axis`, which is 1 or 2, and the batch at the other of the two."""
+    return jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -256,13 +296,14 @@ def _scores(
     units: tuple[_Unit, ...],
     axis: int,
     regime: Int[Array, ""],
+    origin: Array,
     queries: Array,
     keys: Array,
     readout: Array,
 ) -> Array:
-    """The scores, by the unit whose index is `regime`."""
+    """The scores, by the unit whose index is `regime`. They do not depend on the origin."""
     sums = [functools.partial(_sum, unit, axis) for unit in units]
-    return lax.switch(regime, sums, queries, keys, readout)
+    return lax.switch(regime, sums, origin, queries, keys, readout)
 
 
 @_scores.defjvp
@@ -270,34 +311,39 @@ def _scores_jvp(units: tuple[_Unit, ...], axis: int, primals: tuple, tangents: t
     # Checkpointed, so that a backward pass keeps the inputs and nothing of any branch.
     sums = [jax.checkpoint(functools.partial(_tangent, unit, axis)) for unit in units]
     regime, *arrays = primals
-    return _scores(units, axis, *primals), lax.switch(regime, sums, *arrays, *tangents[1:])
+    return _scores(units, axis, *primals), lax.switch(regime, sums, *arrays, *tangents[2:])
 
 
-def _sum(unit: _Unit, axis: int, queries: Array, keys: Array, readout: Array) -> Array:
+def _sum(
+    unit: _Unit, axis: int, origin: Array, queries: Array, keys: Array, readout: Array
+) -> Array:
     """The scores, a group of hidden units a turn."""
-    x, y = unit.prepare(queries, keys)
+    # Prepared before they are transposed, which would slow that down.
+    arrays = *unit.prepare(origin, queries, keys), readout
+    x, y, readout = (_hidden_first(array, axis) for array in arrays)
     x, y = jnp.expand_dims(x, axis + 1), jnp.expand_dims(y, axis)
     # Weights of 1 at most: their factors can be close to the greatest number there is.
     greatest = jnp.max(jnp.abs(readout), axis=0, keepdims=True, initial=0.0)
     weights = jnp.expand_dims(readout / jnp.where(greatest > 0, greatest, 1.0), axis)
 
     def turn(total: Array, group: list[Array]) -> tuple[Array, None]:
-        x, y, weights = group
+        # Sliced before the terms are computed: XLA would do both at once, without vectors.
+        x, y, weights = lax.optimization_barrier(group)
         for h in range(0, x.shape[0], 2):
-            terms = unit.join(x[h], y[h]), unit.join(x[h + 1], y[h + 1])
-            total = total + unit.mix(terms, (weights[h], weights[h + 1]))
+            two = slice(h, h + 2)
+            total = total + unit.mix(tuple(x[two]), tuple(y[two]), tuple(weights[two]))
         return total, None
 
     zeros = jnp.zeros(jnp.broadcast_shapes(x.shape[1:], y.shape[1:]), x.dtype)
-    turns = max(1, x.shape[0] // (2 * GROUP))  # the fewer, the less often is `total` touched
+    turns = max(1, x.shape[0] // GROUP)
     total, _ = lax.scan(turn, zeros, [_split(array, turns) for array in (x, y, weights)])
-    total = jnp.expand_dims(unit.factor * greatest[0], axis) * total
-    return total + jnp.expand_dims(unit.offset * jnp.sum(readout, axis=0), axis)
+    return jnp.expand_dims(greatest[0], axis) * total
 
 
 def _tangent(
     unit: _Unit,
     axis: int,
+    origin: Array,
     queries: Array,
     keys: Array,
     readout: Array,
@@ -306,25 +352,23 @@ def _tangent(
     dv: Array,
 ) -> Array:
     """The derivative of the scores in a direction: three sweeps, see the top of the file."""
-    x, y = unit.prepare(queries, keys)
-    slope = unit.slope_factor * readout
-    of_readout = jnp.broadcast_to(unit.factor * dv, x.shape)
-    by_queries = _directional(unit.join, unit.slopes, axis, x, y, slope * dk)
-    by_keys = _directional(unit.join, unit.slopes, axis, y, x, slope * dq)
-    by_keys += _directional(unit.join, unit.values, axis, y, x, of_readout)
-    offset = unit.offset * jnp.sum(jnp.expand_dims(dv, axis), axis=0)
-    return jnp.moveaxis(by_queries, 0, axis - 1) + jnp.moveaxis(by_keys, 0, axis) + offset
+    x, y = unit.prepare(origin, queries, keys)
+    arrays = x, y, unit.scale(x) * (readout * dq), unit.scale(y) * (readout * dk), dv
+    x, y, dq, dk, dv = (_hidden_first(array, axis) for array in arrays)
+    by_queries = _directional(unit.slopes, axis, x, y, dk)
+    by_queries += _directional(unit.values, axis, x, y, jnp.broadcast_to(dv, y.shape))
+    by_keys = _directional(unit.slopes, axis, y, x, dq)
+    return jnp.moveaxis(by_queries, 0, axis - 1) + jnp.moveaxis(by_keys, 0, axis)
 
 
 def _directional(
-    join: Callable[[Array, Array], Array],
-    function: Callable[[Pair], Pair],
+    function: Callable[[Pair, Pair], Pair],
     axis: int,
     rows: Array,
     columns: Array,
     direction: Array,
 ) -> Array:
-    """`Σ_h function(join(row_ih, column_jh)) direction_jh`, with the rows' axis first.
+    """`Σ_h function(row_ih, column_jh) direction_jh`, with the rows' axis first.
 
     Its transpose accumulates the cotangent of `direction`, row after row.
     """
@@ -335,7 +379,7 @@ def _directional(
     def sums(x: Array, y: Array, direction: Array) -> Array:
         rows = []
         for i in range(0, x.shape[0], 2):
-            pair = function((join(x[i], y), join(x[i + 1], y)))
+            pair = function((x[i], x[i + 1]), (y, y))
             rows += [jnp.sum(terms * direction, axis=0) for terms in pair]
         return jnp.stack(rows)
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from attention.algorithms.request import Request
 from attention.forms import KeyOnly, accumulator
+from attention.normalizers import ScaledEntmax
 
 KEEPS_PAIRS = False
 
@@ -15,11 +16,13 @@ PAIRS_DIFFER = "a bias, a score_mod or a dropout may differ from query to query"
 
 
 def obstacle(request: Request) -> str | None:
-    """Neither scores nor mask nor bias may depend on the query; the normalizer may be any."""
+    """Nothing may depend on the query: no score, no mask, no bias, no normalizer."""
     if not isinstance(request.form, KeyOnly):
         return f"the form must be KeyOnly, not {type(request.form).__name__}"
     if request.depends_on_pairs:
         return PAIRS_DIFFER
+    if isinstance(request.normalizer, ScaledEntmax):
+        return "the normalizer may differ from query to query"
     if request.mask is not None and not request.mask.keys_only:
         return "the mask must be on keys alone, such as lengths(n)"
     return None

@@ -155,7 +155,7 @@ def count(tiles: Tiles, floats: list[Array], others: list[Array]) -> Array:
     """How many keys each query may attend to. A key whose score is −∞ does not count."""
 
     def add(rows: Array, tile: Tile) -> Array:
-        counts = tile.scores > -jnp.inf if tiles.may_score_infinity else None
+        counts = tile.scores != -jnp.inf if tiles.may_score_infinity else None
         if tile.allowed is not None:
             counts = tile.allowed if counts is None else counts & tile.allowed
         if counts is None:

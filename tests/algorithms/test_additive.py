@@ -176,7 +176,7 @@ def magnitudes():
         "one unit across 30": (1, *across(15)),
         "one unit across 120": (2, *across(60)),
         "saturated": (0, 20 + q(3), 20 + k(3)),
-        "saturated below": (1, -20 + q(15), -40 + k(15)),
+        "saturated below": (0, -20 + q(15), -40 + k(15)),
         "keys beyond their limit": (0, q(5), k(30)),
         "keys beyond their limit, wider": (1, q(16), k(60)),
         "keys of 1e30": (0, q(5), k(1e30)),
@@ -207,7 +207,7 @@ plain_hessian_product = jit(hessian_product_of(plain_scores))
 @every_magnitude
 def test_the_first_regime_that_is_exact_is_chosen(name):
     regime, *arrays = MAGNITUDES[name]
-    chosen = additive._centered(*map(jnp.asarray, arrays))[2]
+    chosen = additive._origin(*map(jnp.asarray, arrays))[1]
     assert regime is None or int(chosen) == regime
 
 
@@ -395,3 +395,46 @@ def test_a_score_with_extreme_units_still_attends():
         attended(form, values, mask, "softmax", name) for name in ("additive", "dense")
     )
     assert_scores_and_gradient(actual, expected)
+
+
+SIZES_OF_HIDDEN_VALUES = {
+    "tiny, under a huge readout": (1e-6, 1e-6, 1.25e5),
+    "small": (1e-4, 1e-4, 1.0),
+    "queries of zero": (0.0, 1e-6, 1e5),
+    "ordinary": (1.0, 1.0, 1.0),
+    "wide": (60.0, 60.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SIZES_OF_HIDDEN_VALUES)
+def test_errors_are_those_of_the_plain_form_whatever_the_size_of_hidden_values(name):
+    of_queries, of_keys, of_readout = SIZES_OF_HIDDEN_VALUES[name]
+    form = Additive(
+        normal(1, 1, 101, 64, scale=of_queries),
+        normal(2, 1, 103, 64, scale=of_keys),
+        normal(3, 1, 64, scale=of_readout),
+    )
+    cotangent = normal(4, 101, 103)
+    queries, keys, readout = (np.asarray(leaf, np.float64)[0] for leaf in jax.tree.leaves(form))
+    hidden = np.tanh(queries[:, None, :] + keys[None, :, :])
+    slope = np.asarray(cotangent, np.float64)[..., None] * (1 - hidden**2) * readout
+    exact = {
+        "scores": hidden @ readout,
+        "queries": slope.sum(1),
+        "keys": slope.sum(0),
+        "readout": np.einsum("nm,nmh->h", np.asarray(cotangent, np.float64), hidden),
+    }
+
+    def errors(scores):
+        out, pullback = jax.vjp(lambda form: scores(form)[0], form)
+        (gradient,) = pullback(cotangent)
+        found = {"scores": out} | {name: getattr(gradient, name)[0] for name in list(exact)[1:]}
+        return {
+            name: np.max(np.abs(np.asarray(array, np.float64) - exact[name]))
+            for name, array in found.items()
+        }
+
+    plain, swept = errors(jax.vmap(lambda form: form.scores())), errors(additive.scores)
+    for part, error in swept.items():
+        floor = 1e-7 * np.max(np.abs(exact[part]))  # a rounding of the greatest entry
+        assert error <= 10 * max(plain[part], floor), part
