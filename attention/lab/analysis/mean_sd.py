@@ -28,17 +28,18 @@ class MeanSd:
     def __str__(self) -> str:
         return self.written(4)
 
-    def written(self, digits: int, *, in_full: bool = False) -> str:
-        """`mean ± sd`; the mean alone where all values agree; a dash where there is no value.
+    def written(self, digits: int) -> str:
+        """`mean ± sd`, or a dash where there is no value.
+
+        The mean stands alone where the values agree, as far as the digits tell.
 
         Args:
           digits: how many digits follow the decimal point.
-          in_full: whether a deviation of zero is written too.
         """
         if not self.is_known:
             return UNKNOWN
-        deviation = f" ± {self.sd:.{digits}f}" if self.sd or in_full else ""
-        return f"{self.mean:.{digits}f}{deviation}"
+        mean, deviation = f"{self.mean:.{digits}f}", f"{self.sd:.{digits}f}"
+        return f"{mean} ± {deviation}" if float(deviation) else mean
 
 
 def mean_sd(values: Iterable[float | None]) -> MeanSd:

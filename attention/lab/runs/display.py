@@ -238,4 +238,4 @@ def _values(row: Mapping[str, Any], replicas: Sequence[Any], task: Named) -> dic
 
 def _written(value: float | None, deviation: float | None) -> str:
     measured = MeanSd(float("nan") if value is None else value, deviation or 0.0)
-    return measured.written(4, in_full=deviation is not None)
+    return measured.written(4)

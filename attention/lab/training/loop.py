@@ -228,7 +228,7 @@ def _told(settings: Settings) -> str:
 def _show(outcome: Finished, run: Run, settings: Settings, console: Console) -> None:
     result, failed = outcome.result, outcome.failed
     early = " (target reached early)" if result["stopped_early"] else ""
-    title = f"{run.path}, step {result['step']}{early}, test, {result['seconds']} s"
+    title = f"{run.path}, step {result['step']}{early}, test, in {result['seconds']} s"
     here, above = (shlex.quote(str(path)) for path in (run.path, run.path.parent))
     again = f"{command('eval')} --workdir {here}"
     print_report(console, result["test"], title, task_of(settings), f"{again} --lengths all")

@@ -109,7 +109,8 @@ def _scores(experiment: Experiment) -> str:
     used = {name.removeprefix(SCOPE) for name in scopes(experiment.forward) if SCOPE in name}
     kept = any(keeps_pairs(ALGORITHMS[name]) for name in used & ALGORITHMS.keys()) or not used
     how = "kept for the gradient" if kept else "not kept whole"
-    return f"scores of a batch {' × '.join(map(str, shape))}, about {size}, {how}"
+    # Without blanks, at which a line could be broken.
+    return f"scores of a batch {'×'.join(map(str, shape))}, about {size}, {how}"
 
 
 class _Memory:

@@ -40,3 +40,4 @@ def test_a_mean_is_written_alone_where_all_values_agree():
     written = [str(mean_sd(values)) for values in ([1.0, 2.0, 6.0], [0.5, 0.5], [0.25], [])]
     assert written == ["3.0000 ± 2.6458", "0.5000", "0.2500", "—"]
     assert mean_sd([9.0, 9.6]).written(1) == "9.3 ± 0.4"
+    assert [mean_sd([9.0, 9.05]).written(digits) for digits in (1, 2)] == ["9.0", "9.03 ± 0.04"]

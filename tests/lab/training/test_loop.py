@@ -181,7 +181,7 @@ def test_training_shows_progress_results_and_the_next_commands(settings, tmp_pat
         "step 5/13  loss ",
         "step 12: validation  tokens ",
         " of 11 left out, trained on",
-        f"{path}, step 13, test",
+        f"{path}, step 13, test, in ",
         f"python eval.py --workdir {path}",
         "tensorboard --logdir runs  (pip install tensorboard)",
     ):

@@ -125,9 +125,9 @@ def test_what_a_gradient_keeps_is_refused_only_where_it_is_far_more(has):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "scores of a batch 7 × 2 × 5 × 5, about 1.4 kB, kept for the gradient"),
-        ({"task.max_length": 1021}, "7 × 2 × 1022 × 1022, about 58.5 MB, not kept whole"),
-        ({"model.decoder": "pooled"}, "scores of a batch 7 × 2 × 1 × 5"),
+        ({}, "scores of a batch 7×2×5×5, about 1.4 kB, kept for the gradient"),
+        ({"task.max_length": 1021}, "7×2×1022×1022, about 58.5 MB, not kept whole"),
+        ({"model.decoder": "pooled"}, "scores of a batch 7×2×1×5"),
         ({"model.decoder": "location", "model.positions": "none"}, "kept for the gradient"),
     ],
 )
