@@ -149,13 +149,13 @@ def compiled(
 
 def plain_step(score: str, layer: Attention) -> tuple[Callable[..., Any], Any, Callable[..., Any]]:
     """A step in plain JAX, its parameters (those of the layer), and how it projects keys."""
+    names: tuple[str, ...] = ()
     if score == "scaled_dot":
-        project, scores = (lambda parameters, keys: keys), _dot
-        parameters = ()
+        project, scores = _kept, _dot
     else:
         project, scores = _projected, _mlp
         names = ("query_weight", "key_weight", "bias", "readout")
-        parameters = {name: jnp.asarray(getattr(layer.score, name)[...][0]) for name in names}
+    parameters = {name: jnp.asarray(getattr(layer.score, name)[...][0]) for name in names}
 
     def step(
         parameters: Any, query: Array, key: Array, value: Array, cache: PlainCache
@@ -177,7 +177,11 @@ def _written(kept: Array, new: Array, positions: Array) -> Array:
     return jax.vmap(write)(kept, new, positions)
 
 
-def _dot(parameters: tuple[()], query: Array, keys: Array) -> Array:
+def _kept(parameters: dict[str, Array], keys: Array) -> Array:
+    return keys
+
+
+def _dot(parameters: dict[str, Array], query: Array, keys: Array) -> Array:
     return jnp.einsum("bd,bmd->bm", query / DIM**0.5, keys)
 
 
