@@ -9,9 +9,15 @@ import numpy as np
 from jax import Array
 
 from attention.lab.benchmarks.jax_contenders import jax_program
-from attention.lab.benchmarks.problems import DIM, PROBLEMS, ignores_query
+from attention.lab.benchmarks.problems import DIM, PROBLEMS, Given, ignores_query
 from attention.lab.benchmarks.program import PARTS, Program
-from attention.lab.benchmarks.torch_contenders import COMPILED, EAGER, FLEX, torch_programs
+from attention.lab.benchmarks.torch_contenders import (
+    COMPILED,
+    EAGER,
+    FLEX,
+    TORCH_PROBLEMS,
+    torch_programs,
+)
 
 PICKED, PLAIN = "picked", "plain JAX"
 MEMORY_COPY = "memory copy"  # no attention: what reading and writing so many bytes costs
@@ -37,6 +43,12 @@ def draw(name: str, size: tuple[int, int, int], seed: int) -> tuple[list[Array],
     return arrays, cotangent
 
 
+def draw_given(name: str, size: tuple[int, int, int], seed: int) -> Given:
+    """What a problem has beside its arrays. The arguments are those of `draw`."""
+    _, queries, keys = size
+    return PROBLEMS[name].given(np.random.default_rng([seed, 1]), queries, keys)
+
+
 def programs(
     name: str,
     arrays: list[Array],
@@ -44,6 +56,7 @@ def programs(
     memory_gb: float,
     torch: bool,
     only: Sequence[str] = (),
+    given: Given | None = None,
 ) -> dict[str, Program]:
     """The programs of a problem, by the names of the contenders; plain JAX first.
 
@@ -54,8 +67,9 @@ def programs(
       memory_gb: what needs more temporary memory is skipped.
       torch: whether PyTorch is among the contenders.
       only: names of contenders in JAX; if there are any, the others are left out.
+      given: what the problem has beside its arrays, as `draw_given` makes it.
     """
-    problem = PROBLEMS[name]
+    problem, given = PROBLEMS[name], given or {}
     contexts: dict[str, Callable[..., Array]] = {PLAIN: problem.plain}
     for implementation in (None, *problem.implementations):
         contexts[implementation or PICKED] = functools.partial(problem.attend, implementation)
@@ -68,10 +82,10 @@ def programs(
         if contender in ("dense", "streaming") and pairs > MOST_PAIRS:
             found[contender] = Program(note=f"skipped: {pairs:.0e} pairs")
         else:
-            found[contender] = jax_program(context, arrays, cotangent, memory_gb)
+            found[contender] = jax_program(context, arrays, cotangent, memory_gb, given)
     if ignores_query(name) and not only:  # little but memory to wait for
         found[MEMORY_COPY] = copy_program(arrays[-1])
-    if torch:
+    if torch and name in TORCH_PROBLEMS:
         found |= torch_programs(name, arrays, cotangent, too_large=not found[PLAIN].runs)
     return found
 

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from attention.lab.benchmarks.jax_contenders import loss_and_gradient
-from attention.lab.benchmarks.problems import PROBLEMS, ignores_query
+from attention.lab.benchmarks.problems import BY_QUERY, PROBLEMS, Given, ignores_query
 
 REFERENCE_TERMS = 2**24  # terms of scores, in float64, that are in memory at once
 
 Truth = tuple[np.ndarray, list[np.ndarray]]  # the context, and the gradients
 
 
-def reference(name: str, arrays: list[jax.Array], cotangent: jax.Array) -> Truth:
+def reference(
+    name: str, arrays: list[jax.Array], cotangent: jax.Array, given: Given | None = None
+) -> Truth:
     """The context and the gradients of a problem by plain JAX in float64.
 
     Some queries at a time, for memory; the axis of queries is in the first array.
@@ -31,8 +33,11 @@ def reference(name: str, arrays: list[jax.Array], cotangent: jax.Array) -> Truth
         for start in range(0, queries.shape[1], size):
             some = slice(start, start + size)
             block = [queries[:, some], *rest]
-            contexts.append(PROBLEMS[name].plain(*block))
-            gradients.append(run(block, weights[:, some])[1])
+            beside = {
+                key: each[some] if key in BY_QUERY else each for key, each in (given or {}).items()
+            }
+            contexts.append(PROBLEMS[name].plain(*block, **beside))
+            gradients.append(run(block, weights[:, some], beside)[1])
         first, *others = zip(*gradients, strict=True)
         summed = [np.sum(parts, axis=0) for parts in others]
         return np.concatenate(contexts, axis=1), [np.concatenate(first, axis=1), *summed]

@@ -50,8 +50,9 @@ def rows_of(
       only: names of contenders in JAX; if there are any, the others are left out.
     """
     arrays, cotangent = contending.draw(name, size, SEED)
-    contenders = contending.programs(name, arrays, cotangent, memory_gb, torch, only)
-    truth = reference(name, arrays, cotangent)
+    given = contending.draw_given(name, size, SEED)
+    contenders = contending.programs(name, arrays, cotangent, memory_gb, torch, only, given)
+    truth = reference(name, arrays, cotangent, given)
     problem = dict(zip(("score", "batch", "queries", "keys"), (name, *size), strict=True))
     rows = {
         contender: {**problem, "contender": contender, **check(contender, program, truth)}

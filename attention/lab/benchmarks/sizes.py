@@ -15,8 +15,10 @@ SIZES: dict[str, list[Size]] = {
     "own": [(1, 512, 512), (1, 4096, 4096)],
     "linear": [(1, 1, 10**power) for power in (3, 4, 5, 6)],
 }
+SIZES |= {name: [(1, 4096, 4096)] for name in PROBLEMS if name.startswith(("dot_", "mlp_"))}
 GPU_SIZES: dict[str, list[Size]] = {"mlp": [(16, 1024, 1024), (1, 32768, 32768)]}  # in addition
 SCORES = tuple(SIZES)
+USUAL = ("mlp", "dot", "own", "linear")  # of the scores, those measured unless others are asked for
 
 
 def cases(scores: Sequence[str], sizes: Sequence[Size] | None) -> list[Case]:

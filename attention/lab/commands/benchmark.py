@@ -12,15 +12,17 @@ Prints a table a problem, with a row a contender. Two numbers are forward / forw
 
 Contenders are `attend` by every implementation and by its pick, plain JAX as a person writes it,
 and PyTorch (extra `bench`). Arrays are projected already. `linear` is measured with one
-query (pooling) and with one query a key (causal). On a machine with other work, set
-OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads spin in vain. Writes table.md, table.json and, if
+query (pooling) and with one query a key (causal). `dot_…` and `mlp_…` have a bias array, an array
+mask, dropout of the weights or the like, without PyTorch beside them. On a machine with other work,
+set OMP_WAIT_POLICY=PASSIVE, or PyTorch's threads spin in vain. Writes table.md, table.json and, if
 matplotlib is there (extra `figures`), cost.png: time against length, by the pick and by plain JAX.
 
     python scripts/benchmark.py --sweep
     python scripts/benchmark.py --training
+    python scripts/benchmark.py --decoding
 
-are two more benchmarks, of trained runs per hour and of the time of an update in training; add
-`--help` to read about either.
+are three more benchmarks, of trained runs per hour, of the time of an update in training, and of
+the time of a step with a cache; add `--help` to read about each.
 """
 
 import json
@@ -37,11 +39,11 @@ from rich.console import Console
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave PyTorch some memory
 
-from attention.lab.benchmarks import runs_per_hour, training
+from attention.lab.benchmarks import decoding, runs_per_hour, training
 from attention.lab.benchmarks.contenders import PICKED, PLAIN
 from attention.lab.benchmarks.measuring import rows_of, setting
 from attention.lab.benchmarks.showing import plot, print_section, section
-from attention.lab.benchmarks.sizes import SCORES, Size, cases, lengths
+from attention.lab.benchmarks.sizes import SCORES, USUAL, Size, cases, lengths
 from attention.lab.commands import packages
 from attention.lab.commands.command_line import refuse, run
 from attention.lab.commands.flag_readers import Reader, above_zero, is_not, listed, positive
@@ -54,6 +56,9 @@ OF_SWEEP_ABOUT = f"""usage: python scripts/benchmark.py --sweep [--runs 4] [--jo
 OF_TRAINING_ABOUT = f"""usage: python scripts/benchmark.py --training [--rounds 9] [--updates 100]
 
 {training.__doc__}"""
+OF_DECODING_ABOUT = f"""usage: python scripts/benchmark.py --decoding [--rounds 9] [--keys 4096]
+
+{decoding.__doc__}"""
 
 
 def score(text: str) -> str:
@@ -69,9 +74,9 @@ def size(text: str) -> Size:
     return is_not(text, "batch x queries x keys, such as 8x256x256")
 
 
-# A benchmark of the three has its flags, and refuses those of the other two.
+# A benchmark of the four has its flags, and refuses those of the others.
 
-COST, OF_SWEEP, OF_TRAINING = flags.FlagValues(), flags.FlagValues(), flags.FlagValues()
+COST, OF_SWEEP, OF_TRAINING, OF_DECODING = (flags.FlagValues() for _ in range(4))
 
 
 def _define(
@@ -81,7 +86,7 @@ def _define(
 
 
 SCORES_ASKED = _define(
-    COST, "scores", listed(score), None, f"some of {','.join(SCORES)} (default: all)"
+    COST, "scores", listed(score), None, f"some of {','.join(SCORES)} (default: {','.join(USUAL)})"
 )
 SIZES = _define(
     COST, "sizes", listed(size), None, "BATCHxQUERIESxKEYS,… (default: some that suit the score)"
@@ -112,6 +117,11 @@ flags.DEFINE_boolean("training", True, "the time of an update", flag_values=OF_T
 TRAINING_ROUNDS = _define(OF_TRAINING, "rounds", positive, "9", "times that each gets its turn")
 UPDATES = _define(OF_TRAINING, "updates", positive, "100", "updates in a turn")
 
+flags.DEFINE_boolean("decoding", True, "the time of a step", flag_values=OF_DECODING)
+DECODING_ROUNDS = _define(OF_DECODING, "rounds", positive, "9", "times that each gets its turn")
+STEPS = _define(OF_DECODING, "steps", positive, "20", "steps in a turn, at most as many as keys")
+KEYS = _define(OF_DECODING, "keys", positive, "4096", "keys that the cache has room for")
+
 
 def main() -> NoReturn:
     """Runs the benchmark that the command line asks for."""
@@ -119,6 +129,8 @@ def main() -> NoReturn:
         run(_runs_per_hour, OF_SWEEP, OF_SWEEP_ABOUT)
     if "--training" in sys.argv:
         run(_training, OF_TRAINING, OF_TRAINING_ABOUT)
+    if "--decoding" in sys.argv:
+        run(_decoding, OF_DECODING, OF_DECODING_ABOUT)
     run(_cost, COST, __doc__)
 
 
@@ -126,7 +138,7 @@ def _cost(rest: list[str]) -> int:
     refuse(rest)
     torch = TORCH.value and not NO_TORCH.value and packages.is_installed("torch")
     asked = {"rounds": COST_ROUNDS.value, "memory_gb": MEMORY_GB.value}
-    scores, measure = SCORES_ASKED.value or SCORES, partial(rows_of, **asked)
+    scores, measure = SCORES_ASKED.value or USUAL, partial(rows_of, **asked)
     output = folder_for("--output", OUTPUT.value)
     output.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"setting": setting(**asked, torch=torch), "rows": [], "sweep": []}
@@ -171,6 +183,15 @@ def _training(rest: list[str]) -> int:
     refuse(rest)
     packages.require("torch", "bench")
     for line in training.report(TRAINING_ROUNDS.value, UPDATES.value):
+        print(line, flush=True)
+    return 0
+
+
+def _decoding(rest: list[str]) -> int:
+    refuse(rest)
+    if STEPS.value > KEYS.value:
+        raise UsageError(f"--steps={STEPS.value} must be at most --keys={KEYS.value}")
+    for line in decoding.report(DECODING_ROUNDS.value, STEPS.value, KEYS.value):
         print(line, flush=True)
     return 0
 

@@ -7,13 +7,18 @@ import os
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 from rich.console import Console
 
 from attention.lab.benchmarks import contenders as contending
+from attention.lab.benchmarks import errors
 from attention.lab.benchmarks.contenders import PLAIN
+from attention.lab.benchmarks.errors import reference
 from attention.lab.benchmarks.jax_contenders import jax_program
-from attention.lab.benchmarks.problems import mlp_plain
+from attention.lab.benchmarks.measuring import rows_of
+from attention.lab.benchmarks.problems import PROBLEMS, mlp_plain
 from attention.lab.benchmarks.program import PARTS
 from attention.lab.benchmarks.showing import print_section
 from attention.lab.commands import benchmark, packages
@@ -52,6 +57,50 @@ def test_every_contender_is_measured_and_right(run, tmp_path, capsys):
     assert (tmp_path / "cost.png").exists() == has_matplotlib
 
 
+BESIDE = {
+    "dot_bias": {*EVERYWHERE, "inner_product"},
+    "dot_mask": {*EVERYWHERE, "inner_product"},
+    "dot_dropout": EVERYWHERE,
+    "dot_causal": {*EVERYWHERE, "inner_product"},
+    "dot_softcap": EVERYWHERE,
+    "mlp_bias": {*EVERYWHERE, "additive"},
+    "mlp_mask": {*EVERYWHERE, "additive"},
+    "mlp_dropout": {*EVERYWHERE, "additive"},
+}
+
+
+@pytest.mark.parametrize("score", BESIDE)
+def test_what_is_asked_of_pairs_agrees_with_plain_jax(score):
+    rows = rows_of(score, (2, 5, 7), rounds=1, memory_gb=1.0, torch=False)
+    assert {row["contender"] for row in rows} == BESIDE[score]
+    for row in rows:
+        assert row["note"] == ""
+        assert row["error"] < 1e-5
+        assert row["gradient error"] < 1e-4
+
+
+@pytest.mark.parametrize("score", BESIDE)
+def test_what_is_asked_of_pairs_changes_the_context(score):
+    size = (2, 5, 7)
+    arrays, _ = contending.draw(score, size, 0)
+    bare, asked = (
+        PROBLEMS[name].plain(*arrays, **contending.draw_given(name, size, 0))
+        for name in (score.split("_")[0], score)
+    )
+    assert np.max(np.abs(asked - bare)) > 1e-2
+
+
+def test_the_reference_goes_by_some_queries_at_a_time(monkeypatch):
+    size = (2, 5, 7)
+    arrays, cotangent = contending.draw("dot_dropout", size, 0)
+    given = contending.draw_given("dot_dropout", size, 0)
+    whole = reference("dot_dropout", arrays, cotangent, given)
+    monkeypatch.setattr(errors, "REFERENCE_TERMS", 2 * 7 * 64 * 2)
+    parts = reference("dot_dropout", arrays, cotangent, given)
+    for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
 @pytest.mark.parametrize(("memory_gb", "parts"), [(1e-3, 2), (1e-4, 0)])
 def test_what_needs_too_much_memory_is_skipped_in_words(memory_gb, parts):
     arrays, cotangent = contending.draw("mlp", (1, 13, 97), 0)  # 0.3 MB of hidden units
@@ -63,7 +112,11 @@ def test_what_needs_too_much_memory_is_skipped_in_words(memory_gb, parts):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("--scores=mpl", "flag --scores=mpl: 'mpl' is not one of mlp, dot, own, linear"),
+        (
+            "--scores=dot_bais",
+            "flag --scores=dot_bais: 'dot_bais' is not one of mlp, dot, own, linear, dot_bias,"
+            " dot_mask, dot_dropout, dot_causal, dot_softcap, mlp_bias, mlp_mask, mlp_dropout",
+        ),
         (
             "--sizes=8x256",
             "flag --sizes=8x256: '8x256' is not batch x queries x keys, such as 8x256x256",
@@ -107,6 +160,7 @@ def test_both_spellings_of_a_flag_are_taken(run, monkeypatch, tmp_path, flags, g
     [
         ([], ["What attention costs: ", "--scores: some of mlp,dot,own,linear"]),
         (["--sweep"], ["Trained runs per hour", "--jobs: processes at once"]),
+        (["--decoding"], ["Time of a step with a cache", "--keys: keys that the cache"]),
     ],
 )
 def test_help_takes_no_device(asked, told):
