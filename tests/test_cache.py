@@ -355,6 +355,7 @@ def test_a_cache_has_the_dtype_asked_for(name):
 def test_a_key_without_room_is_refused_where_that_can_be_seen():
     layer, arrays = make_layer("mlp"), make_arrays("mlp")
     cache = dataclasses.replace(empty(layer), positions=jnp.array([5, 0]))
+    cache.check_room(2)  # exactly fills it
     with refused("a cache of length=7 with 5 keys has no room for 5 more: .* init_cache"):
         layer.step(*arrays, cache)
     with refused("a cache of length=7 with 0 keys has no room for 8 more"):
