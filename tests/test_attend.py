@@ -279,7 +279,7 @@ def test_a_dense_mask_of_another_size_is_refused(shape):
 
 def test_a_mask_with_more_axes_than_the_scores_is_refused():
     mask = masks.lengths(jnp.asarray([3, 4]))
-    with refused("mask with 1 leading axes cannot be used on scores with 0"):
+    with refused(r"lengths of shape \(2,\) do not fit the leading axes \(\) of the scores"):
         attend(make_form(KeyOnly), make_values(), mask=mask)
 
 

@@ -148,7 +148,7 @@ def row_weights(name, scores):
     best = scores.max()
     if name in ("softmax", "sink"):
         terms = np.exp(scores - best)
-        return terms / (terms.sum() + (np.exp(0.5 - best) if name == "sink" else 0.0))
+        return terms / (terms.sum() + (np.exp(min(0.5 - best, 700)) if name == "sink" else 0.0))
     if name == "sigmoid":
         return np.array([1 / (1 + math.exp(min(math.log(len(scores)) - s, 700))) for s in scores])
     power, x = (1, scores - best) if name == "sparsemax" else (2, (scores - best) / 2)
@@ -231,14 +231,15 @@ def test_all_that_serve_it_are_the_equation(form, normalizer, dtype, mask, bias)
     assert len(outcomes) >= 1
 
     directions = [
-        wide(normal([9, n], *leaf.shape)) for n, leaf in enumerate(jax.tree.leaves(hidden))
+        np.std(leaf) * wide(normal([9, n], *leaf.shape))  # as large as what moves in it
+        for n, leaf in enumerate(jax.tree.leaves((by_key_of(plain, kind), plain_values)))
     ]
     slope = _slope(
         lambda keys, values: np.sum(
             wide(functional)
             * reference(name, scores_of(kind, plain | keys), added, allowed, values)[0]
         ),
-        ({field: plain[field] for field in kind.per_key}, plain_values),
+        (by_key_of(plain, kind), plain_values),
         directions,
     )
     for context, gradients in outcomes:
@@ -274,6 +275,10 @@ def callable_only(normalizer):
 def arrays_of(form):
     names = field_names(type(form), static=False)
     return {name: getattr(form, name) for name in names if name != "score"}
+
+
+def by_key_of(arrays, kind):
+    return {name: arrays[name] for name in kind.per_key}
 
 
 def by_key(form):
