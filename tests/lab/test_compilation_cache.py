@@ -266,7 +266,7 @@ def test_training_keeps_programs_and_evaluation_finds_them(home, events, monkeyp
     jax.clear_caches()
     assert run(monkeypatch, "train.py", COPY, *TINY, workdir)[0] == 0
     # Each further program, be it to copy a single number, takes its time in every run.
-    assert events.count("/jax/compilation_cache/compile_requests_use_cache") <= 10
+    assert events.count("/jax/compilation_cache/compile_requests_use_cache") <= 11
     kept = files(home)
     assert any("train_all" in path.name for path in kept)
     jax.clear_caches()

@@ -68,7 +68,7 @@ def test_a_score_of_ones_own_trains(my_lab, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mpl", "unknown; choose uniform, .*, trilinear or a path"),
+        ("mpl", "unknown; did you mean mlp\\? choose uniform, .*, trilinear or a path"),
         ("no_such_lab:Score", "cannot be imported: there is no module 'no_such_lab'"),
         ("my_lab_scores:Missing", "cannot be imported: .*no attribute 'Missing'"),
         ("my_lab_scores:NUMBER", "is a int, not a class or function"),

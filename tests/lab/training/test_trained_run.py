@@ -140,7 +140,10 @@ def test_one_of_several_replicas_can_be_evaluated(two_seeds, tmp_path):
     assert evaluation(run) == whole
     assert f"{run}, step 2, test, mean ± sd of 2 seeds" in " ".join(shown.split())
     share, deviation = (part["all"]["token_accuracy"] for part in (whole, whole["sd"]))
-    assert f"{share:.4f} ± {deviation:.4f}" in shown
+    told = f"{share:.4f}"
+    if deviation >= 5e-5:  # one that rounds to zero stands nowhere
+        told += f" ± {deviation:.4f}"
+    assert told in shown
     assert "head 0" not in shown  # it has nothing to do with the other replica's
     narrow = Console(file=io.StringIO(), width=60)
     evaluate(run, None, None, narrow)
