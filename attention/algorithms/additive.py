@@ -12,10 +12,10 @@ every turn adds a group of terms, none of which meets memory. Three things make 
   elementwise. A single sum for all three would reduce over the last axis, which is slow wherever
   vectors are processed.
 
-*Exact* means: with the errors of the plain form, in which sums and tanh are rounded too, and of
-hidden values of any size. A term errs by a few roundings of the greatest `|tanh|` that its hidden
-unit has in the row of the term, or in its column if that is less, and a slope by a few roundings
-of 1. `_origin` sees to that, and says where exponentials would overflow: there, tanh is tanh.
+*Exact* means: with the errors of the plain form, whose sums and tanh are rounded too, however small
+or large the hidden values are. A term errs by a few roundings of the greatest `|tanh|` that its
+hidden unit has in the row of the term, or of that in its column if that is less; a slope, by a few
+roundings of 1. `_origin` sees to that.
 """
 
 import functools
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from attention.algorithms.dense import mix
+from attention.algorithms import dense
 from attention.algorithms.request import Request
 from attention.forms import Activation, Additive, accumulator
 
@@ -44,6 +44,10 @@ Pair = tuple[Array, Array]
 # Terms that a turn of a loop adds up. On a CPU, XLA does not vectorize loops whose turns have
 # fewer: they take five times as long.
 GROUP = 16
+
+# With as few queries or keys there is more to prepare than to compute, and an array of all terms is
+# not much larger than the other of the two.
+FEW = 4
 
 
 def obstacle(request: Request) -> str | None:
@@ -62,23 +66,31 @@ def cost(request: Request, platform: str) -> float:
 
 def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query, with all scores at once, but not all terms."""
-    return mix(scores, request)[0]
+    return dense.mix(scores, request)[0]
 
 
 def scores(form: Additive) -> Float[Array, "batch queries keys"]:
     """`form.scores()` for each element of a batch, in float32 or better."""
     dtype = accumulator(form.queries.dtype, form.keys.dtype, form.readout.dtype)
-    queries, keys = form.queries.astype(dtype), form.keys.astype(dtype)
-    readout = form.readout.astype(dtype)[:, None, :]
-    batch, num_queries, _ = queries.shape
+    form = jax.tree.map(lambda array: array.astype(dtype), form)
+    (batch, num_queries, _), num_keys = form.queries.shape, form.keys.shape[1]
+    if min(num_queries, num_keys) <= FEW:
+        return dense.scores(form)
     # Vectors run along the last axis: let that axis be long.
-    axis = 1 if batch >= max(num_queries, keys.shape[1]) else 2
-    origin, regime = _origin(queries, keys)
+    axis = 1 if batch >= max(num_queries, num_keys) else 2
+    origin, regime = _origin(form.queries, form.keys)
     units = _TANH
     if form.activation is not jnp.tanh:
         units, regime = (_elementwise(form.activation),), jnp.zeros((), jnp.int32)
-    sums = _scores(units, axis, regime, origin, queries, keys, readout)
+    # Transposed here: inside a branch, XLA would leave the arrays as they are, and sweeps be slow.
+    arrays = origin, form.queries, form.keys, form.readout[:, None, :]
+    sums = _scores(units, axis, regime, *(_hidden_first(array, axis) for array in arrays))
     return jnp.moveaxis(sums, -1, 0) if axis == 1 else sums
+
+
+def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
+    """`[hidden, …]`, with `n` at `axis`, which is 1 or 2, and the batch at the other of the two."""
+    return jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
 
 
 def _origin(
@@ -89,14 +101,13 @@ def _origin(
     As `q + k` is the way from `−k` to `q`, both may be counted from anything: here from the
     least `q` or the least `−k`, whichever is greater.
 
-    - The `q` are all at or above it, or else the `−k` are: no `1 + x + y` is less than 1/2.
-    - Where `x − y` cancels, both `q` and `−k` are above it, so that other terms are as great as x
-      and y are: that of `q` and the least `−k`, and that of the least `q` and `−k`.
-    - Either `q` or `−k` may reach however far above it as long as the other does not: then tanh is
-      ±1 before an exponential overflows.
+    - Nothing is less than it among the `q` or else among the `−k`. So `1 + x + y` is at least 1/2.
+    - `x − y` cancels where both `q` and `−k` are far above it. Then the `q` is as far above some
+      `−k`, and the `−k` above some `q`, whose terms are great in that row and in that column.
+    - Only one of them need be near it for tanh to be ±1 before an exponential overflows.
 
     Returns:
-      What to count from, and an index into `_TANH`: the first that is exact for these.
+      What to count from, and an index into `_TANH`: of the first that is exact there.
     """
     sides = lax.stop_gradient(queries), -lax.stop_gradient(keys)
     least = (jnp.min(side, axis=1, keepdims=True, initial=jnp.inf) for side in sides)
@@ -116,12 +127,11 @@ class _Unit:
     """A way to compute `activation(q + k)`, two terms at a time.
 
     Attributes:
-      prepare: makes rows of queries and columns of keys, for an origin: what is done once a row
-        and once a column.
+      prepare: the rows, of queries, and the columns, of keys, from what they are counted from.
       values: the activation of two rows and two columns.
-      slopes: its derivative, but for the `scale` of the columns. Rows and columns may change roles.
-      scale: once a column.
-      mix: the values of two rows and two columns, weighted by the last argument, and added.
+      slopes: its derivative, but for the `scale` of the columns. Rows and columns may be exchanged.
+      scale: a factor of the slopes that depends on the column alone.
+      mix: the values, weighted by the last argument, and added.
     """
 
     prepare: Callable[[Array, Array, Array], Pair]
@@ -131,34 +141,45 @@ class _Unit:
     mix: Callable[[Pair, Pair, Pair], Array]
 
 
+def _one_by_one(
+    prepare: Callable[[Array, Array, Array], Pair],
+    value: Callable[[Array, Array], Array],
+    slope: Callable[[Array, Array], Array],
+) -> _Unit:
+    """A unit whose terms have nothing to do with each other."""
+
+    def mix(x: Pair, y: Pair, weights: Pair) -> Array:
+        return weights[0] * value(x[0], y[0]) + weights[1] * value(x[1], y[1])
+
+    return _Unit(
+        prepare=prepare,
+        values=lambda x, y: (value(x[0], y[0]), value(x[1], y[1])),
+        slopes=lambda x, y: (slope(x[0], y[0]), slope(x[1], y[1])),
+        scale=jnp.ones_like,
+        mix=mix,
+    )
+
+
 @functools.cache
 def _elementwise(activation: Activation) -> _Unit:
     """The unit of any activation, which computes it as it is written."""
 
-    def slope(term: Array) -> Array:
-        return jax.jvp(activation, (term,), (jnp.ones_like(term),))[1]
+    def slope(query: Array, key: Array) -> Array:
+        return jax.jvp(activation, (query + key,), (jnp.ones_like(query + key),))[1]
 
-    def values(x: Pair, y: Pair) -> Pair:
-        return activation(x[0] + y[0]), activation(x[1] + y[1])
-
-    return _Unit(
+    return _one_by_one(
         prepare=lambda origin, queries, keys: (queries, keys),
-        values=values,
-        slopes=lambda x, y: (slope(x[0] + y[0]), slope(x[1] + y[1])),
-        scale=jnp.ones_like,
-        mix=lambda x, y, weights: _weighted(values(x, y), weights),
+        value=lambda query, key: activation(query + key),
+        slope=slope,
     )
 
 
-def _weighted(values: Pair, weights: Pair) -> Array:
-    return weights[0] * values[0] + weights[1] * values[1]
-
-
-# tanh as a quotient: rows are x and columns y of the top of the file.
+# tanh as a quotient. Rows are x and columns y of the top of the file, `1 + x + y` is the divisor.
+# Derivatives are written down where the square of a divisor would overflow.
 
 
 def _prepare(divisors: int, origin: Array, queries: Array, keys: Array) -> Pair:
-    """Rows and columns. Products of so many of their divisors are finite."""
+    """Rows and columns, such that a product of so many divisors is finite."""
     largest = math.log(jnp.finfo(origin.dtype).max) / (2 * divisors) - 1
     return _half_expm1(queries, origin, largest), _half_expm1(-keys, origin, largest)
 
@@ -168,7 +189,7 @@ def _half_expm1(a: Array, b: Array, largest: float) -> Array:
     difference = a - b
     from_a = a - difference
     lost = (a - (difference + from_a)) + (from_a - b)  # by rounding (Knuth's TwoSum)
-    lost = jnp.where(jnp.abs(difference) < largest, lost, 0.0)  # not where it is much, or NaN
+    lost = jnp.where(jnp.abs(difference) < largest, lost, 0.0)  # beyond, it may be much, or NaN
     half = jnp.expm1(2 * jnp.minimum(difference, largest)) / 2
     return half + lost * _exponential(half)
 
@@ -177,16 +198,8 @@ def _exponential(half_expm1: Array) -> Array:
     return 1 + 2 * half_expm1
 
 
-def _dividends(x: Pair, y: Pair) -> Pair:
-    return x[0] - y[0], x[1] - y[1]
-
-
 def _divisors(x: Pair, y: Pair) -> Pair:
     return 1 + x[0] + y[0], 1 + x[1] + y[1]
-
-
-# Near and far: quotients of which two share a division, and those whose divisors are too great for
-# that. Their derivatives are written down without the square of a divisor, for it overflows.
 
 
 @jax.custom_jvp
@@ -204,8 +217,8 @@ def _reciprocals_jvp(primals: tuple[Pair], tangents: tuple[Pair]) -> tuple[Pair,
 
 
 def _near_values(x: Pair, y: Pair) -> Pair:
-    (m, n), (r, s) = _dividends(x, y), _reciprocals(_divisors(x, y))
-    return m * r, n * s
+    r, s = _reciprocals(_divisors(x, y))
+    return (x[0] - y[0]) * r, (x[1] - y[1]) * s
 
 
 def _near_slopes(x: Pair, y: Pair) -> Pair:
@@ -214,8 +227,8 @@ def _near_slopes(x: Pair, y: Pair) -> Pair:
 
 
 def _near_mix(x: Pair, y: Pair, weights: Pair) -> Array:
-    (m, n), (a, b), (v, w) = _dividends(x, y), _divisors(x, y), weights
-    return (v * m * b + w * n * a) / (a * b)
+    (a, b), (v, w) = _divisors(x, y), weights
+    return (v * (x[0] - y[0]) * b + w * (x[1] - y[1]) * a) / (a * b)
 
 
 @jax.custom_jvp
@@ -229,23 +242,19 @@ def _quotient_jvp(primals: Pair, tangents: Pair) -> Pair:
     return quotient, (tangents[0] - quotient * tangents[1]) / primals[1]
 
 
-def _far_values(x: Pair, y: Pair) -> Pair:
-    (m, n), (a, b) = _dividends(x, y), _divisors(x, y)
-    return _quotient(m, a), _quotient(n, b)
+def _far_value(x: Array, y: Array) -> Array:
+    return _quotient(x - y, 1 + x + y)
 
 
-def _far_slopes(x: Pair, y: Pair) -> Pair:
-    a, b = _divisors(x, y)
-    return _far_slope(x[0], y[0], a), _far_slope(x[1], y[1], b)
+def _far_slope(x: Array, y: Array) -> Array:
+    divisor = 1 + x + y
+    reciprocal = _quotient(jnp.ones_like(divisor), divisor)
+    return (_exponential(x) * reciprocal) * (_exponential(y) * reciprocal)
 
 
-def _far_slope(x: Array, y: Array, divisor: Array) -> Array:
-    return _quotient(_exponential(x), divisor) * _quotient(_exponential(y), divisor)
-
-
-# How far one of `q` and `−k` may reach above the origin, while the other may reach anywhere. In
-# float32, what reaches above 21 or 43 is cut off, and `q + k` or its negative is 11 at least, of
-# which tanh is 1; in float64, above 176 or 354.
+# How far the `q` or the `−k` may be above what they are counted from, while the others may be
+# anywhere: in float32, more than 21 or 43 counts as that, and `|q + k|` is 11 at least then, whose
+# tanh is 1. (In float64, it is 176 or 354.)
 _NEAR, _FAR = 10.0, 32.0
 _TANH: tuple[_Unit, ...] = (
     _Unit(
@@ -255,13 +264,7 @@ _TANH: tuple[_Unit, ...] = (
         scale=_exponential,
         mix=_near_mix,
     ),
-    _Unit(
-        prepare=functools.partial(_prepare, 1),
-        values=_far_values,
-        slopes=_far_slopes,
-        scale=jnp.ones_like,
-        mix=lambda x, y, weights: _weighted(_far_values(x, y), weights),
-    ),
+    _one_by_one(functools.partial(_prepare, 1), _far_value, _far_slope),
     _elementwise(jnp.tanh),
 )
 
@@ -282,13 +285,8 @@ def _unbatched_vmap(
     return _unbatched(jnp.max(regimes)), False
 
 
-# Sweeps. Arrays become [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and arrays
-# of pairs are [batch, queries, keys] or [queries, keys, batch].
-
-
-def _hidden_first(array: Float[Array, "batch n hidden"], axis: int) -> Array:
-    """`[hidden, …]`, with `n` at `axis`, which is 1 or 2, and the batch at the other of the two."""
-    return jnp.transpose(array, (2, 1, 0) if axis == 1 else (2, 0, 1))
+# Sweeps. Arrays are [hidden, batch, n] (axis = 2) or [hidden, n, batch] (axis = 1), and arrays of
+# pairs are [batch, queries, keys] or [queries, keys, batch].
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -318,9 +316,7 @@ def _sum(
     unit: _Unit, axis: int, origin: Array, queries: Array, keys: Array, readout: Array
 ) -> Array:
     """The scores, a group of hidden units a turn."""
-    # Prepared before they are transposed, which would slow that down.
-    arrays = *unit.prepare(origin, queries, keys), readout
-    x, y, readout = (_hidden_first(array, axis) for array in arrays)
+    x, y = unit.prepare(origin, queries, keys)
     x, y = jnp.expand_dims(x, axis + 1), jnp.expand_dims(y, axis)
     # Weights of 1 at most: their factors can be close to the greatest number there is.
     greatest = jnp.max(jnp.abs(readout), axis=0, keepdims=True, initial=0.0)
@@ -353,11 +349,10 @@ def _tangent(
 ) -> Array:
     """The derivative of the scores in a direction: three sweeps, see the top of the file."""
     x, y = unit.prepare(origin, queries, keys)
-    arrays = x, y, unit.scale(x) * (readout * dq), unit.scale(y) * (readout * dk), dv
-    x, y, dq, dk, dv = (_hidden_first(array, axis) for array in arrays)
-    by_queries = _directional(unit.slopes, axis, x, y, dk)
-    by_queries += _directional(unit.values, axis, x, y, jnp.broadcast_to(dv, y.shape))
-    by_keys = _directional(unit.slopes, axis, y, x, dq)
+    of_readout = jnp.broadcast_to(dv, y.shape)
+    by_queries = _directional(unit.slopes, axis, x, y, unit.scale(y) * (readout * dk))
+    by_queries += _directional(unit.values, axis, x, y, of_readout)
+    by_keys = _directional(unit.slopes, axis, y, x, unit.scale(x) * (readout * dq))
     return jnp.moveaxis(by_queries, 0, axis - 1) + jnp.moveaxis(by_keys, 0, axis)
 
 
