@@ -139,7 +139,7 @@ def _uniform(seed, axis, reach):
 
 
 def magnitudes():
-    """By name: which of `_TANH` must be chosen (None: whichever is exact), queries and keys."""
+    """By name: which of `_TANH` must be chosen, queries and keys."""
     q, k = functools.partial(_uniform, 1, 1), functools.partial(_uniform, 2, 2)
     (batch, queries, keys, hidden), one = SHAPE, np.float32(1)
     centers = np.random.default_rng(3).normal(0, 1e3, (batch, 1, hidden)).astype(np.float32)
@@ -161,9 +161,10 @@ def magnitudes():
         "as wide as the first allows": (0, q(5), k(8)),
         "as wide as the second allows": (1, q(16), k(20)),
         "just within the first limit": (0, *exactly(9.75)),
-        "at the first limit": (None, *exactly(10)),
-        "at the second limit": (None, *exactly(32)),
-        "no float in the middle": (None, 3e7 + 2 * np.floor(q(3)), 2 * np.rint(k(2)) - 3e7),
+        "at the first limit": (1, *exactly(10)),
+        "just within the second limit": (1, *exactly(31.75)),
+        "at the second limit": (2, *exactly(32)),
+        "no float in the middle": (0, 3e7 + 2 * np.floor(q(3)), 2 * np.rint(k(2)) - 3e7),
         "wide": (2, q(60), k(60)),
         "1e4": (2, q(1e4), k(1e4)),
         "1e30": (2, q(1e30), k(1e30)),
@@ -180,6 +181,9 @@ def magnitudes():
         "keys beyond their limit": (0, q(5), k(30)),
         "keys beyond their limit, wider": (1, q(16), k(60)),
         "keys of 1e30": (0, q(5), k(1e30)),
+        "queries beyond their limit": (0, q(30), k(5)),
+        "queries beyond their limit, wider": (1, q(60), k(16)),
+        "queries of 1e30": (0, q(1e30), k(5)),
         "units with centers of their own": (0, centers + q(4), k(4) - centers),
         "units with centers of their own, wider": (1, centers + q(15), k(15) - centers),
     }
@@ -208,7 +212,18 @@ plain_hessian_product = jit(hessian_product_of(plain_scores))
 def test_the_first_regime_that_is_exact_is_chosen(name):
     regime, *arrays = MAGNITUDES[name]
     chosen = additive._origin(*map(jnp.asarray, arrays))[1]
-    assert regime is None or int(chosen) == regime
+    assert int(chosen) == regime
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("name", ["ordinary", "as wide as the second allows", "wide"])
+def test_infinite_hidden_values_have_a_tanh(name, side):
+    arrays = [np.array(array) for array in make_magnitude(name)]
+    arrays[side][1, 5, 3], arrays[side][0, 7, 2] = np.inf, -np.inf
+    expected = np.einsum(
+        "bijh,bh->bij", np.tanh(arrays[0][:, :, None] + arrays[1][:, None]), arrays[2]
+    )
+    assert_close(scores(*map(jnp.asarray, arrays)), expected, FORWARD)
 
 
 @pytest.mark.parametrize("reach", [4.5, 15.0])
@@ -270,6 +285,158 @@ def test_all_magnitudes_at_once_under_vmap_and_checkpoint(gradient):
     assert_scores_and_gradient(jit(gradient)(stacked, cotangent), expected)
 
 
+# Errors: at most ten times those of the plain form
+
+
+def smallnesses():
+    """By name: queries, keys and readout, in which small hidden values count."""
+    hidden = SHAPE[-1]
+    q, k, v = (np.asarray(array) for array in make_arrays(*SHAPE))
+    few = np.arange(hidden) % 5 == 0
+
+    def beside(wide):
+        """A few small units under a huge readout, among units of which one is wide."""
+        x, y = np.where(few, 1e-6 * q, q), np.where(few, 1e-6 * k, k)
+        x[..., 3], y[..., 3] = wide * q[..., 3], wide * k[..., 3]
+        return x, y, np.where(few, 1e6 * v, v)
+
+    def but_for_one(index, value):
+        """Small units, of which one query or key is not, on the side where it stands alone."""
+        arrays = 1e-4 * q, 1e-4 * k, v
+        arrays[index][:, 3] = value
+        return arrays
+
+    saturated = np.where(few, 30.0, 0.0)
+    return {
+        **{f"{size:g}": (size * q, size * k, v) for size in (1e-30, 1e-12, 1e-6, 1e-4, 1e-2, 0.1)},
+        "under a huge readout": (1e-6 * q, 1e-6 * k, 1.25e5 * v),
+        "ordinary": (q, k, v),
+        "wide": (4 * q, 4 * k, v),
+        "wider": (20 * q, 20 * k, v),
+        "a few units beside ordinary ones": beside(1),
+        "a few units beside a wide one": beside(5),
+        "a few units beside a wider one": beside(20),
+        "queries of zero": (0 * q, 1e-6 * k, v),
+        "keys of zero": (1e-6 * q, 0 * k, v),
+        "small queries": (1e-6 * q, k, v),
+        "small keys": (q, 1e-6 * k, v),
+        "small sums": (3 + 1e-4 * q, -3 + 1e-4 * k, v),
+        "small sums of 1e3": (1e3 + 1e-2 * q, 1e-2 * k - 1e3, v),
+        "a small sum a row": (3 * k, 1e-4 - 3 * k, v),
+        "all saturated": (20 + q, 20 + k, v),
+        "all saturated below": (-20 + q, -20 + k, v),
+        "a common offset": (q + saturated, k + saturated, np.where(few, 1e4, v)),
+        "but for the least query": but_for_one(0, -5.0),
+        "but for the greatest query": but_for_one(0, 5.0),
+        "but for the least key": but_for_one(1, -5.0),
+        "but for the greatest key": but_for_one(1, 5.0),
+    }
+
+
+SMALLNESSES = smallnesses()
+every_smallness = pytest.mark.parametrize("name", SMALLNESSES)
+pulled_plainly = jit(gradient_of(plain_scores))
+
+
+def make_smallness(name):
+    return tuple(jax.device_put(array.astype(np.float32)) for array in SMALLNESSES[name])
+
+
+def assert_as_exact(actual, plain, expected):
+    """At most ten times the errors of the plain form, or five of its last digit."""
+    for a, b, c in zip(*map(jax.tree.leaves, (actual, plain, expected)), strict=True):
+        a, b, c = (np.asarray(leaf, np.float64) for leaf in (a, b, c))
+        ours, theirs, greatest = (np.max(np.abs(x)) for x in (a - c, b - c, c))
+        assert ours <= 10 * max(theirs, np.finfo(np.float32).eps / 2 * greatest)
+
+
+@every_smallness
+def test_scores_and_gradient_are_as_exact_as_the_plain_form(name):
+    arrays = make_smallness(name)
+    args = arrays, functional(arrays)
+    assert_as_exact(pulled(*args), pulled_plainly(*args), pulled_by_numpy(*args))
+
+
+@every_smallness
+def test_jvp_is_as_exact_as_the_plain_form(name):
+    arrays = make_smallness(name)
+    args = (
+        arrays,
+        tuple(array * tangent for array, tangent in zip(arrays, tangents(arrays), strict=True)),
+    )
+    assert_as_exact(jvp(*args), plain_jvp(*args), in_float64(plain_jvp, *args))
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@every_smallness
+def test_every_row_and_column_is_as_exact_as_the_plain_form(name, axis):
+    arrays = make_smallness(name)
+    queries, keys, readout = (np.asarray(array, np.float64) for array in arrays)
+    terms = np.tanh(queries[:, :, None] + keys[:, None]) * readout[:, None, None]
+    expected = terms.sum(-1)
+    ours, theirs, size = (
+        np.max(np.abs(x), axis=axis)
+        for x in (
+            np.float64(pulled(arrays, functional(arrays))[0]) - expected,
+            np.float64(plain_scores(*arrays)) - expected,
+            np.abs(terms).sum(-1),  # of which a sum of few different terms errs by chance alone
+        )
+    )
+    assert np.all(ours <= 10 * np.maximum(theirs, np.finfo(np.float32).eps / 2 * size))
+
+
+@pytest.mark.parametrize("sizes", [BATCH_LAST, (1, 4, 37, 17), (2, 37, 1, 17)])
+def test_small_hidden_values_with_the_batch_last_and_few_rows(sizes):
+    queries, keys, readout = make_arrays(*sizes)
+    arrays = 1e-6 * queries, 1e-6 * keys, 1.25e5 * readout
+    args = arrays, functional(arrays)
+    assert_as_exact(pulled(*args), pulled_plainly(*args), pulled_by_numpy(*args))
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-4, 1.0, 8.0])
+def test_float64_is_as_exact_as_the_plain_form(size):
+    queries, keys, readout = make_arrays(*SHAPE)
+    arrays = size * queries, size * keys, readout / size
+    cotangent = functional(arrays)
+    actual, plain = (in_float64(f, arrays, cotangent) for f in (pulled, pulled_plainly))
+    for ours, theirs in zip(jax.tree.leaves(actual), jax.tree.leaves(plain), strict=True):
+        assert ours.dtype == np.float64
+        assert np.max(np.abs(ours - theirs)) < 1e-14 * np.max(np.abs(theirs))
+
+
+@pytest.mark.parametrize("of_queries", [4.9, 1e-3])
+@pytest.mark.parametrize("of_keys", [4.9, 1e-3])
+def test_a_term_errs_by_roundings_of_its_row_and_its_column(of_queries, of_keys):
+    """One hidden unit, with hidden values of all sizes up to these."""
+    draws = np.random.default_rng(1)
+
+    def hidden_values(n, largest):
+        sizes = 10 ** draws.uniform(-9, np.log10(largest), (1, n, 1))
+        return jax.device_put((draws.choice([-1, 1], sizes.shape) * sizes).astype(np.float32))
+
+    queries, keys = hidden_values(61, of_queries), hidden_values(67, of_keys)
+    expected = np.tanh(np.float64(queries) + np.float64(keys).swapaxes(1, 2))
+    greatest = (np.abs(expected).max(axis, keepdims=True) for axis in (1, 2))
+    errors = np.abs(np.float64(scores(queries, keys, jnp.ones((1, 1)))) - expected)
+    assert np.all(errors < 8 * np.finfo(np.float32).eps * np.minimum(*greatest))
+
+
+@pytest.mark.parametrize("reach", [4.9, 15.9])
+def test_counting_from_an_origin_loses_no_digits(reach):
+    """One wide unit: differences rounded to float32 would err three to seven times as much."""
+    draws = np.random.default_rng(1)
+    queries, keys = (
+        jax.device_put(draws.uniform(-reach, reach, (1, n, 1)).astype(np.float32))
+        for n in (151, 157)
+    )
+    expected = np.tanh(np.float64(queries) + np.float64(keys).swapaxes(1, 2))
+    ours, plain = (
+        np.max(np.abs(np.float64(f(queries, keys, jnp.ones((1, 1)))) - expected))
+        for f in (scores, plain_scores)
+    )
+    assert ours < 1.5 * plain
+
+
 @pytest.mark.parametrize("name", ["ordinary", "as wide as the second allows", "wide"])
 def test_nan_is_not_hidden(name):
     queries, keys, readout = map(np.array, make_magnitude(name))
@@ -303,9 +470,10 @@ def test_any_activation_in_value_and_gradient(activation, sizes):
 # Precision
 
 
+@pytest.mark.parametrize("sizes", [(2, 37, 5, 17), (2, 37, 3, 17)])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_is_that_of_the_inputs_and_gradients_alone(dtype):
-    arrays = tuple(array.astype(dtype) for array in make_arrays(2, 37, 5, 17))
+def test_half_precision_is_that_of_the_inputs_and_gradients_alone(dtype, sizes):
+    arrays = tuple(array.astype(dtype) for array in make_arrays(*sizes))
     cotangent = functional(arrays)
     actual, gradient = pulled(arrays, cotangent)
     expected, gradient_expected = pulled_by_numpy(arrays, cotangent)
@@ -397,44 +565,24 @@ def test_a_score_with_extreme_units_still_attends():
     assert_scores_and_gradient(actual, expected)
 
 
-SIZES_OF_HIDDEN_VALUES = {
-    "tiny, under a huge readout": (1e-6, 1e-6, 1.25e5),
-    "small": (1e-4, 1e-4, 1.0),
-    "queries of zero": (0.0, 1e-6, 1e5),
-    "ordinary": (1.0, 1.0, 1.0),
-    "wide": (60.0, 60.0, 1.0),
-}
-
-
-@pytest.mark.parametrize("name", SIZES_OF_HIDDEN_VALUES)
-def test_errors_are_those_of_the_plain_form_whatever_the_size_of_hidden_values(name):
-    of_queries, of_keys, of_readout = SIZES_OF_HIDDEN_VALUES[name]
-    form = Additive(
-        normal(1, 1, 101, 64, scale=of_queries),
-        normal(2, 1, 103, 64, scale=of_keys),
-        normal(3, 1, 64, scale=of_readout),
+def test_issue_16_small_hidden_values_under_a_huge_readout():
+    queries, keys, readout = (np.asarray(array)[0] for array in make_arrays(1, 300, 300, 64))
+    form = Additive(*map(jnp.asarray, (1e-6 * queries, 1e-6 * keys, 1.25e5 * readout)))
+    values = normal(6, 300, VALUE_DIM)
+    scores = (np.float64(form.queries) @ np.float64(form.readout))[:, None] + (
+        np.float64(form.keys) @ np.float64(form.readout)
     )
-    cotangent = normal(4, 101, 103)
-    queries, keys, readout = (np.asarray(leaf, np.float64)[0] for leaf in jax.tree.leaves(form))
-    hidden = np.tanh(queries[:, None, :] + keys[None, :, :])
-    slope = np.asarray(cotangent, np.float64)[..., None] * (1 - hidden**2) * readout
-    exact = {
-        "scores": hidden @ readout,
-        "queries": slope.sum(1),
-        "keys": slope.sum(0),
-        "readout": np.einsum("nm,nmh->h", np.asarray(cotangent, np.float64), hidden),
-    }
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))  # tanh x is x up to x³
+    expected = weights / weights.sum(axis=1, keepdims=True) @ np.float64(values)
+    plain = np.abs(attend(form, values, implementation="dense") - expected).max()
+    for implementation in (None, "additive", "streaming"):
+        context = attend(form, values, implementation=implementation)
+        assert np.abs(context - expected).max() < 10 * plain
 
-    def errors(scores):
-        out, pullback = jax.vjp(lambda form: scores(form)[0], form)
-        (gradient,) = pullback(cotangent)
-        found = {"scores": out} | {name: getattr(gradient, name)[0] for name in list(exact)[1:]}
-        return {
-            name: np.max(np.abs(np.asarray(array, np.float64) - exact[name]))
-            for name, array in found.items()
-        }
 
-    plain, swept = errors(jax.vmap(lambda form: form.scores())), errors(additive.scores)
-    for part, error in swept.items():
-        floor = 1e-7 * np.max(np.abs(exact[part]))  # a rounding of the greatest entry
-        assert error <= 10 * max(plain[part], floor), part
+@pytest.mark.parametrize("size", [1e-6, 1e-4])
+def test_issue_16_gradient_of_the_readout(size):
+    queries, keys, readout = make_arrays(1, 256, 256, 17)
+    arrays = size * queries, size * keys, readout
+    args = arrays, functional(arrays)
+    assert_as_exact(pulled(*args), pulled_plainly(*args), pulled_by_numpy(*args))
