@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from flax.nnx.nn import dtypes
 from jax import lax
-from jax.tree_util import Partial
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
@@ -18,9 +17,10 @@ from attention import masks
 from attention.attend import ALGORITHMS, attend, attend_with_weights
 from attention.biases import BIASES
 from attention.dropout import Dropout, dropout
-from attention.forms import Form, form_of, name_of
+from attention.forms import Form, name_of
 from attention.head_parts import (
     chained,
+    form_of_head,
     held,
     is_factory,
     make_part,
@@ -28,7 +28,7 @@ from attention.head_parts import (
     score_of,
     share_function,
 )
-from attention.heads import join_heads
+from attention.heads import for_heads, join_heads
 from attention.layer_arguments import check_choice
 from attention.masks import Mask, as_mask
 from attention.normalizers import (
@@ -214,11 +214,7 @@ class AttentionFn(nnx.Module):
         keys: Float[Array, "*batch kv_heads keys head_dim"],
     ) -> Form:
         """The scores of all pairs of every head."""
-
-        def of_head(score: Any, queries: Array, keys: Array) -> Form:
-            return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
-
-        forms = jax.vmap(of_head, in_axes=(None if self.shares_score else 0, 0, 0))
+        forms = jax.vmap(form_of_head, in_axes=(None if self.shares_score else 0, 0, 0))
         for _ in queries.shape[:-3]:
             forms = jax.vmap(forms, in_axes=(None, 0, 0))
         return forms(self.score, queries, for_heads(keys, queries.shape[-3]))
@@ -309,13 +305,3 @@ def _as_boolean(mask: Any) -> Any:
     """The mask, True where Flax's layer says 1: such is its mask when it decodes."""
     is_number = isinstance(mask, jax.Array | np.ndarray) and mask.dtype != bool
     return mask != 0 if is_number else mask
-
-
-def for_heads(
-    vectors: Float[Array, "*batch kv_heads keys dim"], heads: int
-) -> Float[Array, "*batch heads keys dim"]:
-    """Each head of keys or values once for every head of the queries that takes it."""
-    kv_heads = vectors.shape[-3]
-    if heads % kv_heads:
-        raise ValueError(f"{heads} heads of queries cannot share {kv_heads} heads of keys equally")
-    return vectors if heads == kv_heads else jnp.repeat(vectors, heads // kv_heads, axis=-3)

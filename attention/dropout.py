@@ -7,13 +7,17 @@ cuts, computes the draw anew wherever it needs it, and holds no array of all pai
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.extend.random import threefry2x32_p
 from jaxtyping import Array, Float, Int, Key, UInt32
 
 from attention.pytrees import register_dataclass, static
+
+Randomness = nnx.Rngs | nnx.RngStream | Array
 
 
 @register_dataclass
@@ -66,11 +70,67 @@ def dropout(key: Key[Array, ""], rate: float, *, broadcast: bool = False) -> Dro
     Raises:
       ValueError: the rate is no probability.
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"dropout_rate={rate!r}: must be from 0 to 1")
+    check_rate(rate)
     if rate == 0:
         return None
     return Dropout(jax.random.bits(key, (2,), jnp.uint32), float(rate), broadcast)
+
+
+def check_rate(rate: float) -> None:
+    """Refuses what is no probability.
+
+    Raises:
+      ValueError: with the rate.
+    """
+    if not 0 <= rate <= 1:
+        raise ValueError(f"dropout_rate={rate!r}: must be from 0 to 1")
+
+
+@runtime_checkable
+class Drops(Protocol):
+    """A layer with dropout, whose attributes are those of Flax's layers."""
+
+    dropout_rate: float
+    deterministic: bool | None
+    rngs: nnx.RngStream | None
+
+
+def dropout_of(
+    layer: Drops,
+    deterministic: bool | None,
+    rngs: Randomness | None,
+    *,
+    broadcast: bool = False,
+    needs: str,
+) -> Dropout | None:
+    """Which weights a layer drops in a call, decided as Flax's layers decide it.
+
+    Args:
+      layer: what is called.
+      deterministic: whether no weight is dropped; None for what the layer was told.
+      rngs: what to draw from; None for what the layer has kept.
+      broadcast: whether all batch elements and heads drop the same pairs.
+      needs: what the message says where there is nothing to draw from.
+
+    Raises:
+      ValueError: nobody said whether to drop, or there is nothing to draw from.
+    """
+    if layer.dropout_rate == 0:
+        return None
+    deterministic = layer.deterministic if deterministic is None else deterministic
+    if deterministic is None:
+        raise ValueError(
+            f"dropout_rate={layer.dropout_rate}: say deterministic=, True or False, in the call of"
+            " the layer or when it is made"
+        )
+    if deterministic:
+        return None
+    rngs = layer.rngs if rngs is None else rngs
+    if rngs is None:
+        raise ValueError(f"rngs=None: {needs}")
+    stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
+    key = stream() if isinstance(stream, nnx.RngStream) else stream
+    return dropout(key, layer.dropout_rate, broadcast=broadcast)
 
 
 def _random(first: Array, second: Array, high: Array, low: Array) -> tuple[Array, Array]:

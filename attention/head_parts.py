@@ -13,7 +13,7 @@ from flax import nnx
 from jax.tree_util import Partial, all_leaves
 from jaxtyping import Array, PyTree
 
-from attention.forms import name_of
+from attention.forms import Form, form_of, name_of
 from attention.names import find_named
 from attention.pytrees import register_dataclass
 from attention.score_mods import GivenScoreMod, OfScores, ScoreMod, as_score_mod
@@ -81,6 +81,11 @@ def share_function(score: Callable[..., Any], options: Mapping[str, Any]) -> Par
     """
     _check_call("score", score, None, None, **options)
     return Partial(_WithOptions(score, options) if options else score)
+
+
+def form_of_head(score: Callable[..., Any], queries: PyTree, keys: PyTree) -> Form:
+    """The scores of a head's pairs, by a score of `make_scores` or `share_function`."""
+    return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
 
 
 def make_part(
@@ -151,7 +156,7 @@ def unknown_options(score: Callable[..., Any], options: Mapping[str, Any]) -> di
     return {name: value for name, value in options.items() if name not in known}
 
 
-def _check_call(kind: str, called: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+def _check_call(kind: str, called: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
     try:
         _signature(called).bind(*args, **kwargs)
     except TypeError as error:

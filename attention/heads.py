@@ -1,25 +1,21 @@
 """What every way to ask a layer has in common: its heads, and what is made of the arguments."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.tree_util import Partial
 from jaxtyping import Array, Float, PyTree
 
-from attention.dropout import Dropout, dropout
-from attention.forms import Form, form_of
-from attention.head_parts import chained
+from attention.dropout import Randomness, dropout_of
+from attention.forms import Form
+from attention.head_parts import chained, form_of_head
 from attention.layer_arguments import refuse_unknown
 from attention.layer_inputs import Inputs, read_inputs
 from attention.normalizers import read_normalizer
 from attention.prepare import Positions, pair_functions
 from attention.reach import reachable_keys
-
-Randomness = nnx.Rngs | nnx.RngStream | Array
 
 
 class Heads(nnx.Module):
@@ -59,58 +55,46 @@ class Heads(nnx.Module):
         """The form, the values of every head, and the other arguments of `attend`."""
         refuse_unknown(unknown, type(self).__call__, {"Attention(…)": type(self).__init__})
         inputs = read_inputs(queries, keys, values, self.query_dim, self.key_dim)
-        values = self._shared(self._split(inputs.values))
+        values = for_heads(self._split(inputs.values), self.heads)
         positions = Positions(*jax.tree.map(jnp.asarray, (query_positions, key_positions)))
-        settings = self._settings(inputs.queries, mask, bias, score_mod, positions)
-        settings["dropout"] = self._dropout(deterministic, rngs)
+        shape = (*inputs.batch, self.heads, inputs.num_queries, inputs.num_keys)
+        settings = self._settings(inputs.queries, mask, bias, score_mod, positions, shape)
+        needs = "dropout needs rngs=nnx.Rngs(dropout=…) in the call"
+        settings["dropout"] = dropout_of(self, deterministic, rngs, needs=needs)
         if not inputs.is_empty:
-            shape = (*inputs.batch, self.heads, inputs.num_queries, inputs.num_keys)
-            mask, bias, _ = pair_functions(mask, settings["bias"], None, positions, shape)
-            reachable = reachable_keys(mask, bias, shape)
+            reachable = reachable_keys(settings["mask"], settings["bias"], shape)
             inputs = inputs.with_reachable(reachable, by_copies=not keys_in_shares)
         return self._form(inputs, positions), values, settings
 
     def _settings(
-        self, queries: PyTree, mask: Any, bias: Any, score_mod: Any, positions: Positions
+        self,
+        queries: PyTree,
+        mask: Any,
+        bias: Any,
+        score_mod: Any,
+        positions: Positions,
+        shape: tuple[int, ...],
     ) -> dict[str, Any]:
-        """Arguments of `attend`: what the layer and a call say together."""
+        """Arguments of `attend`: what the layer and a call say together, for scores of a shape."""
+        mask, bias, score_mod = pair_functions(
+            mask, [self.bias, bias], chained(self.score_mod, score_mod), positions, shape
+        )
         return {
             "mask": mask,
-            "bias": [self.bias, bias],
-            "score_mod": chained(self.score_mod, score_mod),
+            "bias": bias,
+            "score_mod": score_mod,
             "normalizer": read_normalizer(self.normalizer, queries),
-            "query_positions": positions.queries,
-            "key_positions": positions.keys,
         }
 
     def _form(self, inputs: Inputs, positions: Positions) -> Form:
         if self.rotary:
             inputs = inputs.rotated(positions)
         forms = jax.vmap(
-            _form_of_head,
+            form_of_head,
             in_axes=(None if self.shares_score else 0, None, None),
             axis_size=self.heads,
         )
         return inputs.map(functools.partial(forms, self.score))
-
-    def _dropout(self, deterministic: bool | None, rngs: Randomness | None) -> Dropout | None:
-        """What is dropped, decided as Flax's layers decide it."""
-        if self.dropout_rate == 0:
-            return None
-        deterministic = self.deterministic if deterministic is None else deterministic
-        if deterministic is None:
-            raise ValueError(
-                f"dropout_rate={self.dropout_rate}: say deterministic=, True or False, in the call"
-                " of the layer or to Attention(…)"
-            )
-        if deterministic:
-            return None
-        rngs = self.rngs if rngs is None else rngs
-        if rngs is None:
-            raise ValueError("rngs=None: dropout needs rngs=nnx.Rngs(dropout=…) in the call")
-        stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
-        key = stream() if isinstance(stream, nnx.RngStream) else stream
-        return dropout(key, self.dropout_rate)
 
     def _split(
         self, values: Float[Array, "*batch keys value_dim"]
@@ -124,17 +108,15 @@ class Heads(nnx.Module):
         head_dim = values.shape[-1] // self.kv_heads
         return jnp.moveaxis(values.reshape(*values.shape[:-1], self.kv_heads, head_dim), -2, -3)
 
-    def _shared(
-        self, values: Float[Array, "*batch kv_heads keys head_dim"]
-    ) -> Float[Array, "*batch heads keys head_dim"]:
-        """The values of every head: those of a group are the same."""
-        if self.kv_heads == self.heads:
-            return values
-        return jnp.repeat(values, self.heads // self.kv_heads, axis=-3)
 
-
-def _form_of_head(score: Callable[..., Any], queries: PyTree, keys: PyTree) -> Form:
-    return form_of(score.func if isinstance(score, Partial) else score, queries, keys)
+def for_heads(
+    vectors: Float[Array, "*batch kv_heads keys dim"], heads: int
+) -> Float[Array, "*batch heads keys dim"]:
+    """Each head of keys or values once for every head of the queries that takes it."""
+    kv_heads = vectors.shape[-3]
+    if heads % kv_heads:
+        raise ValueError(f"{heads} heads of queries cannot share {kv_heads} heads of keys equally")
+    return vectors if heads == kv_heads else jnp.repeat(vectors, heads // kv_heads, axis=-3)
 
 
 def join_heads(

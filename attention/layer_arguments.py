@@ -1,4 +1,4 @@
-"""What `Attention` answers whoever gives it an argument that it does not take."""
+"""What a layer answers whoever gives it an argument that it does not take."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +53,9 @@ def refuse_unknown(
     method: Callable[..., Any],
     elsewhere: Mapping[str, Callable[..., Any]],
     rest: str = "",
+    *,
+    remedies: Mapping[str, str] = _HERE,
+    own: str = "the layer's own are",
 ) -> None:
     """Refuses arguments that a method does not take.
 
@@ -61,6 +64,8 @@ def refuse_unknown(
       method: what was called.
       elsewhere: other methods that may take them, and how to say where that is.
       rest: what else there is to say of the arguments.
+      remedies: what to say instead, by the names that other libraries have.
+      own: what precedes the names of the method's arguments.
 
     Raises:
       ValueError: there is one; the message tells its name here, or where it belongs, or the names
@@ -68,13 +73,13 @@ def refuse_unknown(
     """
     for name, value in unknown.items():
         given = f"{name}={brief(value)}"
-        if name in _HERE:
-            raise ValueError(f"{given}: {_HERE[name]}")
+        if name in remedies:
+            raise ValueError(f"{given}: {remedies[name]}")
         for where, other in elsewhere.items():
             if name in argument_names(other):
                 raise ValueError(f"{given}: is an argument of {where}")
         names = ", ".join(argument_names(method))
-        raise ValueError(f"{given}: is no argument; the layer's own are {names}{rest}")
+        raise ValueError(f"{given}: is no argument; {own} {names}{rest}")
 
 
 def argument_names(method: Callable[..., Any]) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from attention.algorithms import dense
 from attention.attend import ALGORITHMS, attend, attend_sharded, attend_with_weights
 from attention.biases import BIASES, GivenBias
+from attention.dropout import Randomness, check_rate
 from attention.head_parts import (
     held,
     is_factory,
@@ -20,7 +21,7 @@ from attention.head_parts import (
     share_function,
     unknown_options,
 )
-from attention.heads import Randomness, join_heads
+from attention.heads import for_heads, join_heads
 from attention.layer_arguments import check_choice, check_rngs, refuse_unknown
 from attention.layer_inputs import read_inputs
 from attention.masks import GivenMask
@@ -110,8 +111,7 @@ class Attention(Steps):
         self.kv_heads = heads if kv_heads is None else kv_heads
         if heads % self.kv_heads:
             raise ValueError(f"kv_heads={kv_heads}: must divide heads={heads}")
-        if not 0 <= dropout_rate <= 1:
-            raise ValueError(f"dropout_rate={dropout_rate!r}: must be from 0 to 1")
+        check_rate(dropout_rate)
         if rotary and (query_dim % 2 or key_dim % 2):
             raise ValueError(
                 f"rotary=True: query_dim={query_dim} and key_dim={key_dim} must be even"
@@ -244,7 +244,7 @@ class Attention(Steps):
         values: Float[Array, "*batch keys value_dim"],
     ) -> Float[Array, "*batch queries context_dim"]:
         """The context that every head mixes by these weights, the heads' contexts concatenated."""
-        return join_heads(weights.astype(values.dtype) @ self._shared(self._split(values)))
+        return join_heads(weights.astype(values.dtype) @ for_heads(self._split(values), self.heads))
 
     def statistics(
         self,

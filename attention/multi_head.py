@@ -17,10 +17,10 @@ from jaxtyping import Array, Float, Int
 from attention import masks
 from attention.attention_fn import AttentionFn, heads_first, matmul_precision
 from attention.cache import KeyCache, UpTo, empty_keys, next_positions
-from attention.dropout import Dropout, dropout
+from attention.dropout import check_rate, dropout_of
 from attention.forms import Form
 from attention.head_parts import score_of, unknown_options
-from attention.layer_arguments import argument_names, brief, check_no_mask, check_rngs
+from attention.layer_arguments import brief, check_no_mask, check_rngs, refuse_unknown
 from attention.normalizers import Normalizer
 from attention.prepare import Positions
 from attention.reach import reachable_keys, replaced
@@ -176,13 +176,13 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         layer = type(self)
         if not isinstance(score, nnx.Module):
             unknown = unknown_options(score_of(score), options)
-            _refuse(unknown, layer.__init__, layer.__call__, "the call of the layer")
+            elsewhere = {"the call of the layer": layer.__call__}
+            refuse_unknown(unknown, layer.__init__, elsewhere, remedies=_HERE, own="there are")
         _check_sizes(
             num_heads, in_features, qkv_features, out_features, num_kv_heads, in_kv_features
         )
         check_rngs(rngs)
-        if not 0 <= dropout_rate <= 1:
-            raise ValueError(f"dropout_rate={dropout_rate!r}: must be from 0 to 1")
+        check_rate(dropout_rate)
         if isinstance(bias, bool):
             raise ValueError(f"bias={bias}: say use_bias= for the projections")
         if attention_fn is not nnx.dot_product_attention:
@@ -292,7 +292,8 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
           ValueError: arguments do not fit the layer, or each other.
         """
         layer = type(self)
-        _refuse(unknown, layer.__call__, layer.__init__, "MultiHeadAttention(…)")
+        elsewhere = {"MultiHeadAttention(…)": layer.__init__}
+        refuse_unknown(unknown, layer.__call__, elsewhere, remedies=_HERE, own="there are")
         inputs = self._inputs(inputs_q, inputs_k, inputs_v)
         decode = bool(self.decode if decode is None else decode)
         cache = self._cache(inputs, input_positions, key_positions) if decode else None
@@ -314,7 +315,10 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
             form = self.attention_fn.form(query, key)
             if cache is not None:
                 cache, form, value = self._remember(cache, form, value)
-            dropped, module = self._dropout(deterministic, rngs), self if sow_weights else None
+            needs = "a layer with keep_rngs=False needs rngs= in the call"
+            broadcast = self.broadcast_dropout
+            dropped = dropout_of(self, deterministic, rngs, broadcast=broadcast, needs=needs)
+            module = self if sow_weights else None
             # The scores of a single query are fewer than what a cache holds, which others copy.
             alone = "dense" if cache is not None and count == 1 else None
             context = self.attention_fn.attend(query, form, value, pairs, dropped, module, alone)
@@ -419,25 +423,6 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         differ = jax.tree.leaves(self.attention_fn.score)
         return 1 if differ else self.num_heads // self.num_kv_heads
 
-    def _dropout(self, deterministic: bool | None, rngs: Any) -> Dropout | None:
-        """Which weights are dropped."""
-        if self.dropout_rate == 0:
-            return None
-        deterministic = self.deterministic if deterministic is None else deterministic
-        if deterministic is None:
-            raise ValueError(
-                f"dropout_rate={self.dropout_rate}: say deterministic=, True or False, in the call"
-                " or to the layer"
-            )
-        if deterministic:
-            return None
-        rngs = self.rngs if rngs is None else rngs
-        if rngs is None:
-            raise ValueError("rngs=None: a layer with keep_rngs=False needs rngs= in the call")
-        stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
-        key = stream() if isinstance(stream, nnx.RngStream) else stream
-        return dropout(key, self.dropout_rate, broadcast=self.broadcast_dropout)
-
 
 class _Inputs(NamedTuple):
     """What queries, keys and values are projected from."""
@@ -514,21 +499,3 @@ def _check_sizes(
         name, features = "in_features", in_features
     if features % num_heads:
         raise ValueError(f"num_heads={num_heads}: must divide {name}={features}")
-
-
-def _refuse(
-    unknown: Mapping[str, Any], method: Callable[..., Any], other: Callable[..., Any], where: str
-) -> None:
-    """Refuses arguments that a method does not take.
-
-    Raises:
-      ValueError: there is one; the message tells its name here, or that it belongs to the `other`
-        method, or the names that there are.
-    """
-    for name, value in unknown.items():
-        given = f"{name}={brief(value)}"
-        if name in _HERE:
-            raise ValueError(f"{given}: {_HERE[name]}")
-        if name in argument_names(other):
-            raise ValueError(f"{given}: is an argument of {where}")
-        raise ValueError(f"{given}: is no argument; there are {', '.join(argument_names(method))}")

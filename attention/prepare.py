@@ -23,14 +23,12 @@ class Positions(NamedTuple):
     queries: Int[Array, "*#batch queries"] | None = None
     keys: Int[Array, "*#batch keys"] | None = None
 
-    def of(self, shape: tuple[int, ...]) -> "Positions | None":
-        """The positions for scores `[*lead, queries, keys]`; None where none are given.
+    def of(self, shape: tuple[int, ...]) -> "Positions":
+        """The positions as arrays, for scores `[*lead, queries, keys]`.
 
         Raises:
           ValueError: they are no integers, or do not fit the scores.
         """
-        if self.queries is None and self.keys is None:
-            return None
         *lead, num_queries, num_keys = shape
         return Positions(
             _checked("query_positions", self.queries, num_queries, len(lead)),
@@ -38,9 +36,9 @@ class Positions(NamedTuple):
         )
 
 
-def _checked(name: str, positions: Array | None, size: int, lead: int) -> Array:
+def _checked(name: str, positions: Array | None, size: int, lead: int) -> Array | None:
     if positions is None:
-        return jnp.arange(size, dtype=jnp.int32)
+        return None
     positions = jnp.asarray(positions)
     fits = 1 <= positions.ndim <= lead + 1 and positions.shape[-1] == size
     if not fits or not jnp.issubdtype(positions.dtype, jnp.integer):
@@ -87,14 +85,11 @@ def pair_functions(
     """Mask, bias and score_mod as pytrees that algorithms can evaluate, for scores of a shape."""
     mask, bias = masks.as_mask(mask, shape), biases.as_bias(bias, shape)
     score_mod = score_mods.as_score_mod(score_mod)
-    where = positions.of(shape)
-    if where is None:
-        return mask, bias, score_mod
-    lead = len(shape) - 2
+    where, lead = positions.of(shape), len(shape) - 2
     return (
         None if mask is None else mask.at(*where),
-        None if bias is None else biases.at(bias, *where, lead),
-        None if score_mod is None else score_mods.at(score_mod, *where, lead),
+        biases.at(bias, *where, lead),
+        score_mods.at(score_mod, *where, lead),
     )
 
 

@@ -4,18 +4,36 @@ A weight of zero is not enough for that, since zero times NaN is NaN, and since 
 of an infinite key may have no derivative. So such keys are replaced before anything is computed.
 """
 
-import functools
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from attention.biases import Bias, is_finite
 from attention.masks import Mask
+from attention.pairs import align_right
+from attention.pytrees import register_dataclass, static
 
-BLOCK = 128  # queries whose biases are looked at together
+
+@register_dataclass
+@dataclass(frozen=True)
+class Finite(Mask):
+    """Query i may attend to key j where a bias is above −∞.
+
+    Attributes:
+      bias: of positions.
+      lead: how many leading axes the scores have.
+    """
+
+    bias: Bias
+    lead: int = static()
+
+    def __call__(
+        self, query_index: Int[Array, " n"], key_index: Int[Array, " m"]
+    ) -> Bool[Array, "*lead #n #m"]:
+        return align_right(self.bias(query_index, key_index) > -jnp.inf, self.lead + 2)
 
 
 def reachable_keys(
@@ -29,29 +47,10 @@ def reachable_keys(
       shape: of all scores, `(*lead, queries, keys)`. The leading axes of the result may be of
         size 1.
     """
-    if bias is None or is_finite(bias):
-        return None if mask is None else mask.reachable(shape)
-    *lead, num_queries, num_keys = shape
-
-    def allowed(query_index: Array, key_index: Array) -> Array:
-        added = jnp.broadcast_to(bias(query_index, key_index), (*lead, query_index.size, num_keys))
-        seen = added > -jnp.inf
-        return seen if mask is None else seen & mask.evaluate(query_index, key_index, len(lead))
-
-    return _any_query(allowed, num_queries, num_keys, tuple(lead))
-
-
-def _any_query(
-    allowed: Callable[[Array, Array], Array], num_queries: int, num_keys: int, lead: tuple
-) -> Bool[Array, "*lead keys"]:
-    keys = jnp.arange(num_keys, dtype=jnp.int32)
-    starts = jnp.arange(0, num_queries, BLOCK, dtype=jnp.int32)
-
-    def add(seen: Array, start: Array) -> tuple[Array, None]:
-        queries = jnp.minimum(start + jnp.arange(BLOCK, dtype=jnp.int32), num_queries - 1)
-        return seen | jnp.any(allowed(queries, keys), axis=-2), None
-
-    return lax.scan(add, jnp.zeros((*lead, num_keys), bool), starts)[0]
+    if bias is not None and not is_finite(bias):
+        finite = Finite(bias, len(shape) - 2)
+        mask = finite if mask is None else mask & finite
+    return None if mask is None else mask.reachable(shape)
 
 
 def replaced(
@@ -71,21 +70,18 @@ def replaced(
     """
     if reachable is None:
         return tree
-    if not by_copies:
-        return jax.tree.map(functools.partial(_or_ones, reachable), tree)
-    first = jnp.argmax(reachable, axis=-1, keepdims=True)
-    some = jnp.any(reachable, axis=-1, keepdims=True)
     axis = reachable.ndim - 1
 
     def replace(leaf: Array) -> Array:
-        rest = tuple(range(reachable.ndim, leaf.ndim))
-        where, index, exists = (jnp.expand_dims(a, rest) for a in (reachable, first, some))
-        row = lax.stop_gradient(jnp.take_along_axis(leaf, index, axis=axis))
-        return jnp.where(where, leaf, jnp.where(exists, row, jnp.ones((), leaf.dtype)))
+        def beside(array: Array) -> Array:
+            return jnp.expand_dims(array, tuple(range(axis + 1, leaf.ndim)))
+
+        instead = jnp.ones((), leaf.dtype)
+        if by_copies:
+            first = beside(jnp.argmax(reachable, axis=axis, keepdims=True))
+            row = lax.stop_gradient(jnp.take_along_axis(leaf, first, axis=axis))
+            some = jnp.any(reachable, axis=axis, keepdims=True)
+            instead = jnp.where(beside(some), row, instead)
+        return jnp.where(beside(reachable), leaf, instead)
 
     return jax.tree.map(replace, tree)
-
-
-def _or_ones(reachable: Bool[Array, "*lead keys"], leaf: Array) -> Array:
-    where = jnp.expand_dims(reachable, tuple(range(reachable.ndim, leaf.ndim)))
-    return jnp.where(where, leaf, jnp.ones((), leaf.dtype))

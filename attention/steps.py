@@ -13,7 +13,7 @@ from attention.attend import attend
 from attention.biases import GivenBias
 from attention.cache import Cache, KeyCache, StateCache
 from attention.forms import Form, KeyOnly
-from attention.heads import Heads, join_heads
+from attention.heads import Heads, for_heads, join_heads
 from attention.layer_arguments import brief, refuse_unknown
 from attention.layer_inputs import Inputs, read_inputs
 from attention.masks import GivenMask, as_mask
@@ -121,7 +121,7 @@ class Steps(Heads):
         if isinstance(cache, StateCache):
             assert isinstance(form, KeyOnly)
             _refuse_arguments(mask=mask, bias=bias, score_mod=score_mod)
-            values = self._shared(self._split(inputs.values))
+            values = for_heads(self._split(inputs.values), self.heads)
             cache, context = cache.append(form.logits, values)
         else:
             arguments = mask, bias, score_mod
@@ -149,13 +149,14 @@ class Steps(Heads):
             bias,
             score_mod,
             Positions(positions, slots),
+            shape,
         )
         # The scores of a single query are fewer than what the cache holds, which others would copy.
         alone = "dense" if inputs.num_queries == 1 else None
         cache, form = cache.append(form, self._split(inputs.values))
         context = attend(
             form,
-            self._shared(cache.values),
+            for_heads(cache.values, self.heads),
             implementation=self.implementation or alone,
             **settings,
         )

@@ -12,7 +12,20 @@ import pytest
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 12):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--optimized",
+        action="store_true",
+        help="compile as users do, for the tests of exactness: XLA reorders what it may",
+    )
+
+
+def pytest_configure(config):
+    if not config.getoption("optimized"):
+        os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+        configure_jax(jax_disable_most_optimizations=True)
 
 
 def configure_jax(**values):
@@ -21,8 +34,6 @@ def configure_jax(**values):
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
 
-
-configure_jax(jax_disable_most_optimizations=True)
 
 # What one worker, or a program that a test starts, has compiled, no other compiles again. Each
 # session begins with nothing: what an earlier one left could hide what a change has broken.

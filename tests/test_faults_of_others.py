@@ -1,5 +1,6 @@
 """What was wrong here or is in other libraries: small inputs, and the right values."""
 
+import itertools
 from unittest import mock
 
 import jax
@@ -94,3 +95,36 @@ def test_a_batch_may_be_a_symbol_in_a_program_for_export(score):
         exported = export.export(jax.jit(lambda x: layer(x)))(shape)
     x = jax.random.normal(jax.random.key(0), (2, 5, 3))
     np.testing.assert_allclose(exported.call(x), layer(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "normalizer"),
+    list(itertools.product([None, "dense", "streaming"], ["softmax", "sigmoid"])),
+)
+def test_64_bits_are_served_in_silence_and_to_their_precision(implementation, normalizer):
+    rng = np.random.default_rng(0)
+    queries, keys, values = (rng.normal(size=(n, 3)) for n in (5, 7, 7))
+    allowed = np.tri(5, 7)
+    powers = np.exp(queries @ keys.T) * allowed
+    count = allowed.sum(axis=1, keepdims=True)  # whose logarithm sigmoid takes from the scores
+    divisor = powers + count if normalizer == "sigmoid" else powers.sum(axis=1, keepdims=True)
+    weights = powers / divisor
+    expected = weights @ values, np.repeat(weights.sum(axis=0)[:, None], 3, axis=1)
+
+    def total(values):
+        options = {"normalizer": normalizer, "implementation": implementation}
+        context = attend(InnerProduct(queries, keys), values, mask="causal", **options)
+        return jnp.sum(context), context
+
+    with jax.enable_x64(True):
+        queries, keys, values = jax.device_put((queries, keys, values))
+        gradient, context = jax.grad(total, has_aux=True)(values)
+    for actual, right in zip((context, gradient), expected, strict=True):
+        np.testing.assert_allclose(actual, right, rtol=1e-13)
+
+
+def test_a_kernel_that_rounds_to_32_bits_serves_no_64():
+    with jax.enable_x64(True):
+        ones = jnp.ones((5, 3))
+        with pytest.raises(ValueError, match="the digits of float32"):
+            attend(InnerProduct(ones, ones), ones, implementation="inner_product")

@@ -53,6 +53,15 @@ def test_options_of_a_partial_function_reach_it():
     assert_close(jit(partial)(*arrays), jit(make(scaled, scale=3.0))(*arrays), tolerance=0)
 
 
+def test_an_option_may_have_any_name():
+    def score(query, key, *, kind, called, score, name):
+        return (kind + called + score + name) * query[0] * key[0]
+
+    arrays = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, KEY_DIM), normal(3, KEYS, HEADS)
+    layer = make(functools.partial(score, score=2.0), kind=3.0, called=5.0, name=7.0)
+    assert_close(jit(layer)(*arrays), jit(make(scaled, scale=17.0))(*arrays))
+
+
 class Dropped(nnx.Module):
     def __init__(self, query_dim, key_dim, *, rngs):
         self.inner = nnx.Dropout(0.5, rngs=rngs)

@@ -80,20 +80,19 @@ def mix(
         weights = weights * request.dropout.factors(lead, query_index, key_index).astype(
             weights.dtype
         )
-    context = product(collapse(weights, lead), collapse(values, lead))
+    context = mixed(collapse(weights, lead), collapse(values, lead)).astype(values.dtype)
     return context.reshape(*lead, *context.shape[1:]), weights
 
 
-def product(
+def mixed(
     weights: Float[Array, "batch queries keys"], values: Float[Array, "batch keys value_dim"]
 ) -> Float[Array, "batch queries value_dim"]:
-    """The values mixed by the weights, in the dtype of the values.
+    """The values mixed by the weights, in the dtype of the weights.
 
     Weights are not narrowed to the dtype of the values: in float16, a weight of one key among a
     million would lose most of its digits.
     """
-    context = jnp.matmul(weights, values.astype(weights.dtype))
-    return context.astype(values.dtype)
+    return jnp.matmul(weights, values.astype(weights.dtype))
 
 
 def all_indices(shape: tuple[int, ...]) -> tuple[Int[Array, " queries"], Int[Array, " keys"]]:

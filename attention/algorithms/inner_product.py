@@ -23,6 +23,8 @@ def obstacle(request: Request) -> str | None:
         return "the kernel takes no score_mod and no dropout"
     if not isinstance(request.normalizer, Softmax):
         return f"the normalizer must be 'softmax', not {normalizer_name(request.normalizer)!r}"
+    if _dtype(request.form, request.values) == jnp.float64:
+        return "the kernel's softmax has the digits of float32, not those of float64"
     return None
 
 
@@ -36,7 +38,7 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     """The context of every query. The query bias cancels in the softmax."""
     form, values, lead, shape = request.form, request.values, request.lead, request.shape
     assert isinstance(form, InnerProduct)
-    dtype = accumulator(form.queries.dtype, form.keys.dtype, values.dtype)
+    dtype = _dtype(form, values)
     value_dim = values.shape[-1]
     width = max(
         value_dim, form.queries.shape[-1]
@@ -60,6 +62,10 @@ def attend(request: Request) -> Float[Array, "*lead queries value_dim"]:
     # The kernel gives a row with no allowed key the mean of all values.
     some = jnp.any(jnp.broadcast_to(allowed, shape), axis=-1, keepdims=True)
     return jnp.where(some, context, 0.0)
+
+
+def _dtype(form: InnerProduct, values: Array) -> jnp.dtype:
+    return accumulator(form.queries.dtype, form.keys.dtype, values.dtype)
 
 
 def _bias_and_allowed(form: InnerProduct, request: Request) -> tuple[Array | None, Array | None]:

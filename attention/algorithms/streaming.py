@@ -19,8 +19,9 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from attention.algorithms.dense import mixed
 from attention.algorithms.request import Request
-from attention.algorithms.tiles import Tile, Tiles, cut, mixed
+from attention.algorithms.tiles import Tile, Tiles, cut
 from attention.normalizers import Sigmoid, Softmax, SoftmaxWithSink, normalizer_name
 
 KEEPS_PAIRS = False
@@ -140,9 +141,8 @@ def _softmax_jvp(tiles: Tiles, primals: tuple, tangents: tuple) -> tuple[tuple, 
         rows = jax.tree.map(lambda leaf: leaf[pair[0]], total)
         weights = rows.parts(_where(tile.allowed, tile.scores, -jnp.inf))
         change = weights * d_scores
-        dropped = weights if tile.factors is None else weights * tile.factors
         contexts, d_log_total = sums
-        contexts = contexts.at[pair[0]].add(tile.mix(change) + mixed(dropped, d_values))
+        contexts = contexts.at[pair[0]].add(tile.mix(change) + mixed(tile.kept(weights), d_values))
         return (contexts, d_log_total.at[pair[0]].add(jnp.sum(change, axis=-1))), None
 
     initial = jnp.zeros_like(context), jnp.zeros_like(total.sum)

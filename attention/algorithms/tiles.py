@@ -51,13 +51,12 @@ class Tile:
 
     def mix(self, weights: Float[Array, "batch queries keys"]) -> Array:
         """The values, mixed by these weights less those that the dropout drops."""
-        return mixed(weights if self.factors is None else weights * self.factors, self.values)
+        assert self.values is not None
+        return dense.mixed(self.kept(weights), self.values)
 
-
-def mixed(weights: Float[Array, "batch queries keys"], values: Array | None) -> Array:
-    """The values, mixed by these weights, in the dtype of the weights."""
-    assert values is not None
-    return jnp.matmul(weights, values.astype(weights.dtype))
+    def kept(self, weights: Float[Array, "batch queries keys"]) -> Array:
+        """The weights less those that the dropout drops."""
+        return weights if self.factors is None else weights * self.factors
 
 
 @dataclass(frozen=True)

@@ -53,10 +53,12 @@ class Line(NamedTuple):
     def is_named_in(self, message: str) -> bool:
         """Whether a message is about this function or class: as Python writes, or who checks types.
 
-        Or as this package writes of what a function has returned.
+        Or as this package writes of what a function has returned, or could not be called with.
         """
         name = self.function
-        ways = f"{name}()", f"{self.module}.{name}", f"'{name}' object", f"{name} returned"
+        ways = [f"{name}()", f"{self.module}.{name}", f"'{name}' object", f"{name} returned"]
+        for method, done in {"__init__": "made", "__call__": "called"}.items():
+            ways.append(f"{name.removesuffix(f'.{method}')} cannot be {done}")
         return any(re.search(rf"(?<![\w.]){re.escape(way)}(?!\w)", message) for way in ways)
 
 

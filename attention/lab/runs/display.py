@@ -11,7 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from attention.lab.analysis.mean_sd import MeanSd
 from attention.lab.analysis.naming import EXACT, TOKENS, Named, described, headings, shown
 from attention.lab.parallel.interruption import before_the_end
+from attention.lab.runs.directory import Run
 from attention.lab.runs.tables import Column, print_prose, print_table
+from attention.lab.runs.version import own_code_changed
+from attention.lab.settings import Settings
 
 ALL = "all"  # the row of mixed lengths
 SEQUENCES = "sequences"
@@ -180,6 +183,12 @@ def print_report(
         console.print(
             f"all {len(by_length)} lengths: {all_lengths}", highlight=False, soft_wrap=True
         )
+
+
+def tell_own_code(run: Run, settings: Settings, console: Console) -> None:
+    """Says in a line which files of the user's own code have changed since a run began."""
+    if changed := own_code_changed(run.record(), settings):
+        console.print(changed, soft_wrap=True)
 
 
 def left_out(row: Mapping[str, Any]) -> str:

@@ -17,10 +17,10 @@ from attention.lab.repository import command
 from attention.lab.runs.checkpoints import Checkpoints
 from attention.lab.runs.checkpoints import steps as saved_steps
 from attention.lab.runs.directory import PICTURE, Run, default_path, open_for_training
-from attention.lab.runs.display import Display, print_report
+from attention.lab.runs.display import Display, print_report, tell_own_code
 from attention.lab.runs.log import Log, NoLog
 from attention.lab.runs.tables import print_prose
-from attention.lab.runs.version import code_version, own_code_changed
+from attention.lab.runs.version import code_version
 from attention.lab.settings import Settings, TrainSettings, task_of
 from attention.lab.training.build import Experiment, build, read_source
 from attention.lab.training.memory import check_memory, sizes_of
@@ -71,7 +71,7 @@ def train(settings: Settings, workdir: Path | None, console: Console) -> Outcome
         result = run.result()
         if hosts.from_first(result is not None):
             console.print(f"{path}: finished already, nothing to do")
-            _tell_own_code(run, settings, console)
+            tell_own_code(run, settings, console)
         else:
             with noticed_interruptions() as interruption, _failures_told(settings, run):
                 _announce(experiment, run, console)
@@ -193,13 +193,8 @@ def _restored_or_initial(experiment: Experiment, run: Run, console: Console) -> 
     begun_by, now = run.record().get("code_version"), code_version()
     if begun_by != now:
         console.print(f"the run was begun by version {begun_by}; this is {now}", soft_wrap=True)
-    _tell_own_code(run, experiment.settings, console)
+    tell_own_code(run, experiment.settings, console)
     return state
-
-
-def _tell_own_code(run: Run, settings: Settings, console: Console) -> None:
-    if changed := own_code_changed(run.record(), settings):
-        console.print(changed, soft_wrap=True)
 
 
 def _announce(experiment: Experiment, run: Run, console: Console) -> None:

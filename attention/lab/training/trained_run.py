@@ -16,9 +16,8 @@ from attention.lab.own_code import errors_told, own_parts
 from attention.lab.parallel.replicas import members
 from attention.lab.repository import command
 from attention.lab.runs.directory import Run, open_for_evaluation
-from attention.lab.runs.display import print_report, shown_while
+from attention.lab.runs.display import print_report, shown_while, tell_own_code
 from attention.lab.runs.tables import Column, print_table
-from attention.lab.runs.version import own_code_changed
 from attention.lab.settings import check_lengths
 from attention.lab.tasks.batch import PAD
 from attention.lab.tasks.catalogue import TASKS
@@ -65,18 +64,13 @@ def evaluate(
     which = "" if replica is None else f", replica {replica} (seed {experiment.settings.seed})"
     title = f"{workdir}, step {step}, test{which}"
     again = _command(workdir, asked, replica) if lengths is None else None
-    _tell_own_code(run, experiment, console)
+    tell_own_code(run, experiment.settings, console)
     print_report(console, report, title, experiment.task, again)
     name = "eval.json"
     if replica is not None or given not in ((), of_config) or step != _trained_to(run):
         name = _name(step, replica, given if given != of_config else ())
     run.write(name, {"step": step, **report})
     console.print(f"in {run.path / name}", highlight=False, soft_wrap=True)
-
-
-def _tell_own_code(run: Run, experiment: Experiment, console: Console) -> None:
-    if changed := own_code_changed(run.record(), experiment.settings):
-        console.print(changed, soft_wrap=True)
 
 
 def _trained_to(run: Run) -> int | None:
@@ -123,7 +117,7 @@ def reconstruct(
     """
     with shown_while(console, "restoring"):
         run, experiment, state = _restore(workdir, step, None, replica or 0)
-    _tell_own_code(run, experiment, console)
+    tell_own_code(run, experiment.settings, console)
     with errors_told(own_parts(experiment.settings)):
         _reconstruct(workdir, experiment, state, line, console)
 
