@@ -62,7 +62,8 @@ class KeyOnly:
     per_key: ClassVar = ("logits",)
 
     def scores(self) -> Float[Array, "queries keys"]:
-        return jnp.broadcast_to(self.logits, (self.num_queries, *self.logits.shape))
+        logits = self.logits.astype(accumulator(self.logits.dtype))
+        return jnp.broadcast_to(logits, (self.num_queries, *logits.shape))
 
 
 @register_dataclass

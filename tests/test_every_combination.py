@@ -2,7 +2,7 @@
 
 Every form, hidden values and offsets of every size, under every normalizer in every dtype, by every
 algorithm that serves it, with masks and biases in turn; and one form under every mask with every
-bias. Keys that no query may attend to hold NaN.
+bias. Keys that no query may attend to hold NaN. Sizes of hidden values and offsets share a program.
 """
 
 import dataclasses
@@ -66,16 +66,19 @@ def own(query, key):
 
 
 FORMS = {
-    "key only": lambda: KeyOnly(normal(1, *LEAD, KEYS), QUERIES),
-    "inner product": inner_product,
-    "inner product, offset": lambda: inner_product(4096.0),
-    "squared distance": lambda: SquaredDistance(*vectors(0.5), normal(3, *LEAD) ** 2 + 0.3),
-    "additive": additive,
-    "additive, small": lambda: additive(1e-6, 1e-6, 1e5),
-    "additive, wide": lambda: additive(40.0, 40.0),
-    "pairwise": lambda: Pairwise(Partial(own), *vectors(1.0)),
+    "key only": {"": lambda: KeyOnly(normal(1, *LEAD, KEYS), QUERIES)},
+    "inner product": {"": inner_product, "offset": lambda: inner_product(4096.0)},
+    "squared distance": {
+        "": lambda: SquaredDistance(*vectors(0.5), normal(3, *LEAD) ** 2 + 0.3),
+    },
+    "additive": {
+        "": additive,
+        "small": lambda: additive(1e-6, 1e-6, 1e5),
+        "wide": lambda: additive(40.0, 40.0),
+    },
+    "pairwise": {"": lambda: Pairwise(Partial(own), *vectors(1.0))},
 }
-HALF = set(FORMS) - {"inner product, offset", "additive, small"}  # whose numbers half can hold
+NOT_HALF = {"offset", "small"}  # whose numbers half precision cannot hold
 
 
 def scores_of(kind, f):
@@ -173,20 +176,25 @@ def reference(normalizer, scores, bias, allowed, values):
     return context, counts
 
 
+def of_moved(kind, arrays, normalizer, added, allowed, keys, values):
+    """The context of a form with these arrays, but other keys; and which pairs count."""
+    return reference(normalizer, scores_of(kind, arrays | keys), added, allowed, values)
+
+
 def soft_cap(score, i, j):
     return CAP * jnp.tanh(score / CAP)
 
 
-def case_of(form, normalizer, dtype, mask, bias):
-    case = form, normalizer, dtype, mask, bias
+def case_of(*case):
     return pytest.param(*case, id=", ".join(case))
 
 
 def combinations():
-    """Masks and biases take turns, of which the numbers have no common divisor."""
+    """Masks and biases take turns, and so do the dtypes of half precision."""
     turns = itertools.cycle(itertools.product(MASKS, BIASES))
-    for form, normalizer, dtype in itertools.product(FORMS, NORMALIZERS, TOLERANCE):
-        if dtype == "float32" or form in HALF:
+    halves = itertools.cycle(["float16", "bfloat16"])
+    for form, normalizer in itertools.product(FORMS, NORMALIZERS):
+        for dtype in ("float32", next(halves)):
             yield case_of(form, normalizer, dtype, *next(turns))
     for mask, bias in itertools.product(MASKS, BIASES):
         yield case_of("inner product", "softmax", "float32", mask, bias)
@@ -198,58 +206,55 @@ def wide(tree):
 
 @pytest.mark.parametrize(("form", "normalizer", "dtype", "mask", "bias"), list(combinations()))
 def test_all_that_serve_it_are_the_equation(form, normalizer, dtype, mask, bias):
-    name, tolerance = normalizer, TOLERANCE[dtype]
-    if "offset" in form:
-        tolerance *= 20  # scores of thousands have so many digits less behind the point
+    variants = FORMS[form]
+    if dtype != "float32":
+        variants = {name: make for name, make in variants.items() if name not in NOT_HALF}
     (mask, allowed), (bias, added) = MASKS[mask](), BIASES[bias]()
-    form = jax.tree.map(lambda leaf: leaf.astype(dtype), FORMS[form]())
-    values = normal(6, *LEAD, KEYS, VALUE_DIM).astype(dtype)
-    kind, plain, plain_values = type(form), wide(arrays_of(form)), wide(values)
-    expected, counts = reference(name, scores_of(kind, plain), added, allowed, plain_values)
-
-    unseen = ~counts.any(axis=-2)
-    hidden = jax.tree.map(lambda leaf: _spoiled(leaf, unseen), (by_key(form), values))
-    form = functools.partial(_with_keys, form)
-    options = {"mask": mask, "bias": bias, "normalizer": NORMALIZERS[name]}
-    if name == "sigmoid":
+    options = {"mask": mask, "bias": bias, "normalizer": NORMALIZERS[normalizer]}
+    if normalizer == "sigmoid":
         options["score_mod"] = soft_cap
-    functional = normal(7, *expected.shape).astype(dtype)
+    values = normal(6, *LEAD, KEYS, VALUE_DIM).astype(dtype)
+    functional = normal(7, *LEAD, QUERIES, VALUE_DIM).astype(dtype)
 
     @jit
-    def run(keys, values):
+    def run(form, values):
         def by(implementation):
             def attended(keys, values):
-                return attend(form(keys), values, implementation=implementation, **options)
+                whole = dataclasses.replace(form, **keys)
+                return attend(whole, values, implementation=implementation, **options)
 
-            context, pullback = jax.vjp(attended, keys, values)
+            context, pullback = jax.vjp(attended, by_key(form), values)
             return context, pullback(functional)
 
-        return [by(implementation) for implementation in serving(form(keys), values, options)]
+        return [by(implementation) for implementation in serving(form, values, options)]
 
-    with mock.patch.multiple(tiles, TILE_SIZE=6 * 9, PAIRWISE_TILE_SIZE=6 * 9):
-        outcomes = run(*hidden)
-    assert len(outcomes) >= 1
+    for name, make in variants.items():
+        form = jax.tree.map(lambda leaf: leaf.astype(dtype), make())
+        plain = wide(arrays_of(form))
+        equation = functools.partial(of_moved, type(form), plain, normalizer, added, allowed)
+        expected, counts = equation({}, wide(values))
+        unseen = ~counts.any(axis=-2)
+        spoiled = {name: _spoiled(leaf, unseen) for name, leaf in by_key(form).items()}
+        with mock.patch.multiple(tiles, TILE_SIZE=6 * 9, PAIRWISE_TILE_SIZE=6 * 9):
+            outcomes = run(dataclasses.replace(form, **spoiled), _spoiled(values, unseen))
+        assert len(outcomes) >= 1
 
-    directions = [
-        np.std(leaf) * wide(normal([9, n], *leaf.shape))  # as large as what moves in it
-        for n, leaf in enumerate(jax.tree.leaves((by_key_of(plain, kind), plain_values)))
-    ]
-    slope = _slope(
-        lambda keys, values: np.sum(
-            wide(functional)
-            * reference(name, scores_of(kind, plain | keys), added, allowed, values)[0]
-        ),
-        (by_key_of(plain, kind), plain_values),
-        directions,
-    )
-    for context, gradients in outcomes:
-        _assert_near(context, expected, tolerance)
-        leaves = [np.asarray(leaf).astype(np.float64) for leaf in jax.tree.leaves(gradients)]
-        for leaf in leaves:
-            assert not leaf[unseen].any()  # nor NaN
-        sizes = [np.abs(leaf * d).sum() for leaf, d in zip(leaves, directions, strict=True)]
-        actual = sum(np.sum(leaf * d) for leaf, d in zip(leaves, directions, strict=True))
-        assert abs(actual - slope) <= 3 * tolerance * max(1.0, *sizes)
+        moved = {name: plain[name] for name in form.per_key}, wide(values)
+        directions = [
+            np.std(leaf) * wide(normal([9, n], *leaf.shape))  # as large as what moves in it
+            for n, leaf in enumerate(jax.tree.leaves(moved))
+        ]
+        slope = np.sum(wide(functional) * _slope(equation, moved, directions))
+        # Scores of thousands have so many digits less behind the point.
+        tolerance = TOLERANCE[dtype] * (20 if name == "offset" else 1)
+        for context, gradients in outcomes:
+            _assert_near(context, expected, tolerance)
+            leaves = [np.asarray(leaf).astype(np.float64) for leaf in jax.tree.leaves(gradients)]
+            for leaf in leaves:
+                assert not leaf[unseen].any()  # nor NaN
+            sizes = [np.abs(leaf * d).sum() for leaf, d in zip(leaves, directions, strict=True)]
+            actual = sum(np.sum(leaf * d) for leaf, d in zip(leaves, directions, strict=True))
+            assert abs(actual - slope) <= 3 * tolerance * max(1.0, *sizes)
 
 
 def serving(form, values, options):
@@ -277,16 +282,8 @@ def arrays_of(form):
     return {name: getattr(form, name) for name in names if name != "score"}
 
 
-def by_key_of(arrays, kind):
-    return {name: arrays[name] for name in kind.per_key}
-
-
 def by_key(form):
     return {name: getattr(form, name) for name in form.per_key}
-
-
-def _with_keys(form, keys):
-    return dataclasses.replace(form, **keys)
 
 
 def _spoiled(leaf, unseen):
@@ -295,13 +292,13 @@ def _spoiled(leaf, unseen):
     return jnp.where(where, jnp.asarray(jnp.nan, leaf.dtype), leaf)
 
 
-def _slope(function, arrays, directions, step=1e-6):
-    """The derivative of a function of arrays in float64, by the central difference."""
+def _slope(equation, arrays, directions, step=1e-6):
+    """The derivative of the context in float64, by the central difference."""
     leaves, structure = jax.tree.flatten(arrays)
 
     def at(sign):
         moved = [leaf + sign * step * d for leaf, d in zip(leaves, directions, strict=True)]
-        return function(*jax.tree.unflatten(structure, moved))
+        return equation(*jax.tree.unflatten(structure, moved))[0]
 
     return (at(1) - at(-1)) / (2 * step)
 

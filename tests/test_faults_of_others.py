@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from jax import export
 
-from attention import RBF, SCORES, Attention, InnerProduct, attend, masks
+from attention import RBF, SCORES, Attention, InnerProduct, KeyOnly, attend, masks
 
 every_way = pytest.mark.parametrize("implementation", ["dense", "streaming", "inner_product"])
 
@@ -83,6 +83,20 @@ def test_many_keys_of_equal_score_share_a_weight_of_one_in_half_precision(implem
     keys = jnp.zeros((900_000, 1), jnp.float16)
     form = InnerProduct(keys[:1], keys)
     assert attend(form, keys + 1, implementation=implementation)[0, 0] == 1
+
+
+@pytest.mark.parametrize("implementation", ["dense", "streaming"])
+def test_a_bias_beyond_half_precision_is_no_mask(implementation):
+    zeros, lowest = jnp.zeros(2, jnp.float16), float(np.finfo(np.float32).min)
+    context = attend(
+        KeyOnly(zeros, 1),
+        jnp.array([[1.0], [10.0]], jnp.float16),
+        bias=jnp.array([[lowest, 0.0]]),
+        score_mod=lambda score, i, j: 7 * jnp.tanh(score / 7),
+        normalizer="sigmoid",  # of the score less the logarithm of the number of keys
+        implementation=implementation,
+    )
+    np.testing.assert_allclose(context, [[3.3338]], rtol=1e-3)  # 1/(1 + 2e⁷) + 10/3
 
 
 @pytest.mark.parametrize("score", SCORES)

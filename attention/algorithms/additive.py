@@ -395,7 +395,7 @@ def _directional(
     return lax.scan(turn, zeros, parts)[0][:num_rows]
 
 
-def _split(array: Float[Array, "n *rest"], turns: int) -> Float[Array, "turns group *rest"]:
+def _split(array: Float[Array, "n ..."], turns: int) -> Float[Array, "turns group ..."]:
     """The array in `turns` equal groups of an even size, the last of them padded with zeros."""
     group = 2 * -(-array.shape[0] // (2 * turns))
     padding = turns * group - array.shape[0]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention.algorithms.request import Request
-from attention.forms import Additive, Form, Pairwise
+from attention.forms import Additive, Form, Pairwise, accumulator
 from attention.masks import Mask
 
 KEEPS_PAIRS = True  # the scores and the weights
@@ -72,7 +72,8 @@ def mix(
     pairs = scores_of(collapse(request.form, lead)).reshape(shape)
     if request.bias is not None:
         bias = jnp.broadcast_to(request.bias(query_index, key_index), shape)
-        pairs = pairs + bias.astype(pairs.dtype)
+        dtype = accumulator(pairs.dtype, bias.dtype)
+        pairs = pairs.astype(dtype) + bias.astype(dtype)
     if request.score_mod is not None:
         pairs = request.score_mod(pairs, query_index, key_index).astype(pairs.dtype)
     weights = request.normalizer(pairs, where=allowed_pairs(request.mask, shape))

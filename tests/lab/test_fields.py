@@ -125,7 +125,7 @@ def test_the_options_are_the_keyword_only_arguments(factory, expected):
 ARRAY, NUMBER = np.ones(2), np.float32(2)
 
 
-def unannotated(q, k, *, a=1, b=2.0, c="x", d=None, e=(1,), f: float = 3, g: "Missing" = 4): ...
+def unannotated(q, k, *, a=1, b=2.0, c="x", d=None, e=(1,), f: float = 3, g: "Missing" = 4): ...  # noqa: F821
 
 
 def test_of_an_option_without_annotation_the_default_says_the_type():
