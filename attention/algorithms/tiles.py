@@ -189,7 +189,8 @@ def cut_problem(
 ) -> tuple[Tiles, list[Array], list[Array]]:
     """`cut`, for a problem that need not have values."""
     num_queries, num_keys = size_of(form, len(lead))
-    query_block, key_block = block_sizes(form, math.prod(lead), num_queries, num_keys)
+    shape = (*lead, num_queries, num_keys)
+    query_block, key_block = block_sizes(form, shape, has_array_of_pairs=_is_array(bias, shape))
     data, static = (
         {name: getattr(form, name) for name in field_names(type(form), static=static)}
         for static in (False, True)
@@ -250,13 +251,23 @@ def _scores(form: Form) -> Float[Array, "batch queries keys"]:
     return dense.scores(form)
 
 
-def block_sizes(form: Form, batch: int, num_queries: int, num_keys: int) -> tuple[int, int]:
-    """How many queries and how many keys a tile has."""
-    tile_size = PAIRWISE_TILE_SIZE if isinstance(form, Pairwise) else TILE_SIZE
-    side = math.isqrt(tile_size // max(1, batch))
-    key_block = min(num_keys, LARGEST_BLOCK, max(1, side))
-    query_block = min(num_queries, LARGEST_BLOCK, max(1, side * side // max(1, key_block)))
-    return max(1, query_block), max(1, key_block)
+def block_sizes(
+    form: Form, shape: tuple[int, ...], *, has_array_of_pairs: bool = False
+) -> tuple[int, int]:
+    """How many queries and how many keys a tile has, of scores of this shape."""
+    *lead, num_queries, num_keys = shape
+    pairs = PAIRWISE_TILE_SIZE if isinstance(form, Pairwise) else TILE_SIZE
+    pairs = max(1, pairs // max(1, math.prod(lead)))
+    key_block = max(1, min(num_keys, LARGEST_BLOCK, math.isqrt(pairs)))
+    # The turn of a tile holds its piece of such an array, too, and the gradient of the piece.
+    pairs = max(1, pairs // 2) if has_array_of_pairs else pairs
+    query_block = max(1, min(num_queries, LARGEST_BLOCK, pairs // key_block))
+    return query_block, key_block
+
+
+def _is_array(bias: Bias | None, shape: tuple[int, ...]) -> bool:
+    """Whether a bias holds an array with an entry for each query and key."""
+    return any(leaf.shape[-2:] == shape[-2:] for leaf in jax.tree.leaves(bias))
 
 
 def _ranges(size: int, block: int) -> list[range]:
