@@ -306,8 +306,13 @@ def test_vectors_of_half_precision_get_scores_of_float32(name, dtype, parameter_
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_features_keep_a_dtype_that_kernels_of_a_platform_take(name, dtype):
     halves = jax.tree.map(lambda leaf: leaf.astype(dtype), as_numpy(problem(name)))
-    form = jit(form_of)(*halves)
-    assert form.queries.dtype == form.keys.dtype == dtype
+
+    def vectors(*halves):
+        form = form_of(*halves)
+        return form.queries, form.keys
+
+    queries, keys = jax.eval_shape(vectors, *halves)
+    assert queries.dtype == keys.dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
