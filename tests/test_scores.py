@@ -254,8 +254,8 @@ def test_distances_far_from_the_origin_keep_their_digits(centered):
 @functools.cache
 def initial(name):
     """A score with its own initial parameters, for two seeds."""
-    make = functools.partial(SCORES[name], *dims(name))
-    return jit(lambda: [make(rngs=nnx.Rngs(seed)) for seed in (0, 1)])()
+    program = jit(lambda key: SCORES[name](*dims(name), rngs=nnx.Rngs(key)))
+    return [program(jax.random.key(seed)) for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp_pooling", "mlp", "bilinear", "trilinear"])
