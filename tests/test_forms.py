@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import operator
 import re
 
 import jax
@@ -119,7 +120,11 @@ def test_form_of_keeps_what_the_score_promises(name, kind):
 def test_the_form_of_a_plain_function_enters_jit_as_an_argument():
     queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, KEY_DIM)
     scores = jit(lambda form: form.scores())(form_of(overlap, queries, keys))
-    assert_close(scores, jnp.stack([jnp.stack([overlap(q, k) for k in keys]) for q in queries]))
+
+    def expected(query, key):
+        return np.sin(query[0] + query[3]) * key[1] - query[2] * key[4] ** 2
+
+    assert_close(scores, pairs(expected, queries, keys))
 
 
 def test_a_function_may_close_over_what_is_differentiated():
@@ -128,13 +133,14 @@ def test_a_function_may_close_over_what_is_differentiated():
     def total(scale):
         return jnp.sum(form_of(lambda q, k: scale * (q @ k), queries, keys).scores())
 
-    assert_close(jit(jax.grad(total))(2.0), jnp.sum(queries @ keys.T))
+    expected = np.sum(np.asarray(queries, np.float64) @ np.asarray(keys, np.float64).T)
+    assert_close(jit(jax.grad(total))(2.0), expected)
 
 
 def test_a_score_may_be_a_constant():
     queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, KEY_DIM)
-    scores = form_of(lambda query, key: 2.5, queries, keys).scores()
-    assert_close(scores, jnp.full((QUERIES, KEYS), 2.5))
+    scores = jit(lambda *both: form_of(lambda query, key: 2.5, *both).scores())(queries, keys)
+    assert_close(scores, np.full((QUERIES, KEYS), 2.5))
 
 
 def test_a_score_that_returns_a_vector_is_named_with_its_shape():
@@ -149,6 +155,15 @@ def test_a_score_that_returns_a_vector_is_named_with_its_shape():
 # Squared distances
 
 
+@jit
+def centered_scores(form, reachable):
+    """Of problems on any leading axes."""
+    scores = operator.methodcaller("scores")
+    for _ in range(form.gamma.ndim):
+        scores = jax.vmap(scores)
+    return scores(form.centered(reachable))
+
+
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
 @pytest.mark.parametrize("reachable", ["all", "some", "some, for each"])
 def test_centered_distances_are_the_same_scores(lead, reachable):
@@ -158,11 +173,10 @@ def test_centered_distances_are_the_same_scores(lead, reachable):
         allowed[..., [0, 3]] = False
     if reachable == "some, for each":
         allowed = np.random.default_rng(4).random((*lead, KEYS)) < 0.5
-    told = {"all": None, "some": jnp.asarray(allowed[(*(slice(1) for _ in lead),)])}
-    centered = jit(SquaredDistance.centered)(form, told.get(reachable, jnp.asarray(allowed)))
+    told = {"all": None, "some": allowed[(*(slice(1) for _ in lead),)]}
+    scores = np.asarray(centered_scores(form, told.get(reachable, allowed)))
     for at in np.ndindex(lead):
-        scores = jax.tree.map(lambda leaf, at=at: leaf[at], centered).scores()
-        kept = np.where(allowed[at], np.asarray(scores), 0.0)
+        kept = np.where(allowed[at], scores[at], 0.0)
         assert_close(kept, np.where(allowed[at], loop(form, at), 0.0), tolerance=5e-6)
 
 
@@ -171,17 +185,26 @@ def test_masked_keys_reach_neither_scores_nor_gradients():
     mask, reachable = masks.lengths(jnp.asarray(2)), jnp.arange(4) < 2
     values = jnp.eye(4, 2)
 
-    def context(keys):
+    @jit
+    @functools.partial(jax.grad, has_aux=True)
+    def program(keys):
         form = SquaredDistance(jnp.zeros((1, 2)), keys, HALF).centered(reachable)
-        return attend(form, values, mask=mask)[0]
+        context = attend(form, values, mask=mask)[0]
+        return context[0], context
 
     for content in (-1e4, np.inf, np.nan):
-        keys = jnp.asarray([[0.0, 0], [1, 1], [content, content], [content, content]])
-        assert_close(jit(context)(keys), np.array([0.7310586, 0.2689414]), tolerance=1e-6)
-        gradient = jit(jax.grad(lambda keys: context(keys)[0]))(keys)
+        keys = np.float32([[0, 0], [1, 1], [content, content], [content, content]])
+        gradient, context = program(keys)
+        assert_close(context, np.array([0.7310586, 0.2689414]), tolerance=1e-6)
         # A weight of .731 · .269 on half the gradient of the distance.
         expected = np.array([[0, 0], [0.1966119, 0.1966119], [0, 0], [0, 0]])
         assert_close(gradient, expected, tolerance=1e-6)
+
+
+def moved(keys, far, content):
+    keys = np.array(keys)
+    keys[far] = content
+    return jax.device_put(keys)
 
 
 @pytest.mark.parametrize("content", [50.0, 1e4, 1e12])
@@ -189,8 +212,8 @@ def test_masked_keys_reach_neither_scores_nor_gradients():
 def test_keys_that_are_far_away_cost_the_others_no_digits(content, far):
     form, near = make(SquaredDistance), np.ones(KEYS, bool)
     near[far] = False
-    form = dataclasses.replace(form, keys=form.keys.at[far].set(content))
-    scores = jit(lambda form: form.centered(None).scores())(form)
+    form = dataclasses.replace(form, keys=moved(form.keys, far, content))
+    scores = centered_scores(form, None)
     assert_close(scores[:, near], loop(form)[:, near], tolerance=2e-6)
     assert np.all(scores[:, far] < -100)
 
@@ -199,8 +222,8 @@ def test_keys_that_are_far_away_cost_the_others_no_digits(content, far):
 def test_keys_whose_squares_overflow_are_left_out_of_the_center(far):
     form, near = make(SquaredDistance), np.ones(KEYS, bool)
     near[far] = False
-    form = dataclasses.replace(form, keys=form.keys.at[far].set(1e30))
-    scores = jit(lambda form: form.centered(None).scores())(form)
+    form = dataclasses.replace(form, keys=moved(form.keys, far, 1e30))
+    scores = centered_scores(form, None)
     assert_close(scores[:, near], loop(form)[:, near], tolerance=2e-6)
     assert np.all(scores[:, ~near] == -np.inf)
 
@@ -208,15 +231,15 @@ def test_keys_whose_squares_overflow_are_left_out_of_the_center(far):
 def test_equal_distances_of_keys_of_few_digits_stay_equal():
     keys = 32.0 * np.random.default_rng(1).choice([-1, 1], (101, 64)) + 7
     form = SquaredDistance(jnp.full((1, 64), 7, jnp.float16), jnp.asarray(keys, jnp.float16), HALF)
-    scores = jit(lambda form: form.centered(None).scores())(form)
+    scores = centered_scores(form, None)
     np.testing.assert_array_equal(scores, np.full((1, 101), -0.5 * 64 * 32**2))
 
 
 @pytest.mark.parametrize("road", ["scores", "centered", "centered, some"])
 def test_gradients_of_distances(road):
-    form, cotangent = make(SquaredDistance), normal(5, QUERIES, KEYS)
+    form, cotangent = make(SquaredDistance), np.asarray(normal(5, QUERIES, KEYS))
     allowed = np.ones(KEYS, bool) if road != "centered, some" else np.arange(KEYS) > 2
-    cotangent = jnp.where(allowed[None, :], cotangent, 0.0)
+    cotangent = np.where(allowed[None, :], cotangent, np.float32(0))
 
     def scores(form):
         if road == "scores":
@@ -238,9 +261,9 @@ def test_gradients_of_distances(road):
 def test_a_sigmoid_of_distances_reads_the_terms_of_the_query(implementation):
     form, values = make(SquaredDistance), normal(6, KEYS, 3)
     options = {"normalizer": "sigmoid", "implementation": implementation}
-    contexts = [jit(lambda f: attend(f, values, **options))(f) for f in (form, form.centered(None))]
+    contexts = jit(lambda form: [attend(f, values, **options) for f in (form, form.centered(None))])
     expected = 1 / (1 + np.exp(-(loop(form) - np.log(KEYS)))) @ np.asarray(values, np.float64)
-    assert_close(contexts, [expected, expected])
+    assert_close(contexts(form), [expected, expected])
 
 
 def test_distances_take_no_memory_of_pairs_and_features():
@@ -255,15 +278,14 @@ def test_distances_take_no_memory_of_pairs_and_features():
 @pytest.mark.parametrize("told", [True, False])
 def test_there_may_be_no_keys_and_no_queries(queries, keys, told):
     form = SquaredDistance(normal(1, queries, 3), normal(2, keys, 3), jnp.float32(1))
-    centered = form.centered(jnp.zeros(keys, bool) if told else None)
-    assert centered.scores().shape == form.scores().shape == (queries, keys)
+    centered = centered_scores(form, np.zeros(keys, bool) if told else None)
+    assert centered.shape == jit(SquaredDistance.scores)(form).shape == (queries, keys)
 
 
 def test_where_no_key_can_be_reached_nothing_is_nan():
     form = make(SquaredDistance)
-    form = dataclasses.replace(form, keys=jnp.full_like(form.keys, jnp.nan))
-    centered = form.centered(jnp.zeros(KEYS, bool))
-    assert np.all(np.isfinite(centered.scores()))
+    form = dataclasses.replace(form, keys=moved(form.keys, slice(None), np.nan))
+    assert np.all(np.isfinite(centered_scores(form, np.zeros(KEYS, bool))))
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -275,11 +297,10 @@ def test_weights_of_distances_whose_squares_overflow_float16(dtype, entries, gam
         "±32": lambda n: rng.choice([-32, 32], (n, 64)),
         "to 32": lambda n: rng.uniform(-32, 32, (n, 64)),
     }
-    queries, keys = (jnp.asarray(draw[entries](n), dtype) for n in (17, 101))
+    queries, keys = (jax.device_put(draw[entries](n).astype(dtype)) for n in (17, 101))
     form = SquaredDistance(queries, keys, jnp.float32(gamma))
     expected = softmax(loop(form))
-    roads = jit(lambda form: (form.scores(), form.centered(None).scores()))(form)
-    for scores in roads:
+    for scores in (jit(SquaredDistance.scores)(form), centered_scores(form, None)):
         assert scores.dtype == jnp.float32
         np.testing.assert_allclose(softmax(np.asarray(scores)), expected, rtol=0, atol=2e-3)
 
@@ -308,7 +329,7 @@ def test_sums_are_float32_at_the_least(dtypes, expected):
 )
 def test_a_product_is_float32_at_the_least(left, right):
     # Four times 300²: more than float16 can hold.
-    actual = jit(product)(jnp.full((2, 4), 300, left), jnp.full(4, 300, right))
+    actual = jit(product)(np.full((2, 4), 300, left), np.full(4, 300, right))
     assert actual.dtype == jnp.float32
     assert_close(actual, np.full(2, 360_000.0), tolerance=4e-3 if right == jnp.bfloat16 else 1e-6)
 
@@ -317,9 +338,8 @@ def test_a_product_is_float32_at_the_least(left, right):
 def test_hidden_units_of_half_precision_are_added_in_float32(dtype):
     large = 0.8 * float(jnp.finfo(jnp.float16).max)
     form = Additive(
-        jnp.full((QUERIES, 2), large, dtype),
-        jnp.full((KEYS, 2), large, dtype),
-        jnp.ones(2, dtype),
+        *(jax.device_put(np.full((n, 2), large, dtype)) for n in (QUERIES, KEYS)),
+        jax.device_put(np.ones(2, dtype)),
         activation=jax.nn.relu,
     )
     expected = 4 * float(dtype(large))
@@ -329,7 +349,7 @@ def test_hidden_units_of_half_precision_are_added_in_float32(dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_an_inner_product_may_mix_dtypes(dtype):
     form = make_form(InnerProduct)
-    form = dataclasses.replace(form, keys=form.keys.astype(dtype))
+    form = dataclasses.replace(form, keys=jax.device_put(np.asarray(form.keys).astype(dtype)))
     assert_close(jit(InnerProduct.scores)(form), loop_scores(form), tolerance=2e-6)
 
 
@@ -355,20 +375,35 @@ class WholeLogits(Score):
         return KeyOnly(jnp.int32(4 * keys[:, 0]), num_queries=len(queries))
 
 
+def of_both(query, key):
+    return np.trunc(4 * np.sin(query[0] * key[0]))
+
+
 @pytest.mark.parametrize(
-    "score",
-    [as_int, Whole(), WholeScore(), WholeLogits(), lambda q, k: q[0] > k[0], lambda q, k: 3],
+    ("score", "equation"),
+    [
+        (as_int, of_both),
+        (Whole(), of_both),
+        (WholeScore(), of_both),
+        (WholeLogits(), lambda q, k: np.trunc(4 * k[0])),
+        (lambda q, k: q[0] > k[0], lambda q, k: float(q[0] > k[0])),
+        (lambda q, k: 3, lambda q, k: 3.0),
+    ],
     ids=["function", "module", "score", "form", "booleans", "constant"],
 )
-@pytest.mark.parametrize("implementation", [None, "dense", "streaming"])
-def test_scores_that_are_integers_are_served_as_float32(score, implementation, monkeypatch):
+def test_scores_that_are_integers_are_served_as_float32(score, equation, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     queries, keys, values = (normal(n, size, 3) for n, size in ((1, QUERIES), (2, KEYS), (3, KEYS)))
-    form = form_of(score, queries, keys)
-    assert form.scores().dtype == jnp.float32
-    scores = np.array([[float(score(q, k)) for k in keys] for q in queries])
-    context = jit(lambda form: attend(form, values, implementation=implementation))(form)
-    assert_close(context, softmax(scores) @ np.asarray(values, np.float64))
+
+    @jit
+    def program(form):
+        ways = (None, "dense", "streaming")
+        return form.scores(), [attend(form, values, implementation=way) for way in ways]
+
+    scores, contexts = program(form_of(score, queries, keys))
+    assert scores.dtype == jnp.float32
+    expected = softmax(pairs(equation, queries, keys)) @ np.asarray(values, np.float64)
+    assert_close(contexts, [expected] * 3)
 
 
 # What a score may not do

@@ -1,5 +1,7 @@
 """Masks as people give them: arrays, plain functions, names."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +19,13 @@ TABLE = np.random.default_rng(0).random(SHAPE) < 0.5
 INDEX = jnp.arange(QUERIES), jnp.arange(KEYS)
 
 
+@functools.partial(jit, static_argnums=1)
+def allowed_by(mask, shape):
+    return mask.evaluate(jnp.arange(shape[-2]), jnp.arange(shape[-1]), len(shape) - 2)
+
+
 def evaluated(mask, shape=SHAPE):
-    mask = masks.as_mask(mask, shape)
-    allowed = mask.evaluate(jnp.arange(shape[-2]), jnp.arange(shape[-1]), len(shape) - 2)
-    return np.broadcast_to(allowed, shape)
+    return np.broadcast_to(allowed_by(masks.as_mask(mask, shape), shape), shape)
 
 
 # Arrays

@@ -1,5 +1,4 @@
 import functools
-import operator
 import sys
 
 import jax
@@ -61,6 +60,9 @@ def call(layer, *args, **kwargs):
     return layer(*args, **kwargs)
 
 
+called = jit(call)  # one program for all tests of a layer and of arrays of these shapes
+
+
 # The equation
 
 
@@ -70,6 +72,9 @@ def pulled(attend, cotangent, *args):
     return context, pullback(cotangent)
 
 
+COTANGENT = np.asarray(normal(7, QUERIES, HEADS * VALUE_DIM))
+
+
 def one_head(score, queries, keys, values):
     return plain_attend(double_vmap(score)(queries, keys), values)
 
@@ -77,15 +82,14 @@ def one_head(score, queries, keys, values):
 @every_score
 def test_heads_are_independent_and_concatenated_in_value_and_gradient(name):
     layer, (queries, keys, values) = make_layer(name), make_arrays(name)
-    cotangent = normal(7, QUERIES, HEADS * VALUE_DIM)
-    context, (by_layer, *by_array) = pulled(call, cotangent, layer, queries, keys, values)
+    context, (by_layer, *by_array) = pulled(call, COTANGENT, layer, queries, keys, values)
 
     contexts, gradients = [], []
     for head in range(HEADS):
-        score = jax.tree.map(operator.itemgetter(head), layer.score)
+        score = jax.tree.map(lambda leaf, head=head: np.asarray(leaf)[head], layer.score)
         own = slice(head * VALUE_DIM, (head + 1) * VALUE_DIM)
-        arrays = queries, keys, values[:, own]
-        of_head, gradient = pulled(one_head, cotangent[:, own], score, *arrays)
+        arrays = queries, keys, np.asarray(values)[:, own]
+        of_head, gradient = pulled(one_head, COTANGENT[:, own], score, *arrays)
         contexts.append(of_head)
         gradients.append([arrays_in(part) for part in gradient])
     by_score, by_query, by_key, by_value = zip(*gradients, strict=True)
@@ -98,7 +102,7 @@ def test_heads_are_independent_and_concatenated_in_value_and_gradient(name):
 @pytest.mark.parametrize("name", ["linear", "mlp", "bilinear", "function"])
 def test_batches_of_any_rank_are_vmap(name):
     layer, arrays = make_layer(name), make_arrays(name, batch=(BATCH, 2))
-    assert_close(jit(call)(layer, *arrays), jit(jax.vmap(jax.vmap(layer)))(*arrays))
+    assert_close(called(layer, *arrays), jit(jax.vmap(jax.vmap(layer)))(*arrays))
 
 
 def test_state_split_once_goes_through_jit_and_grad():
@@ -129,7 +133,7 @@ def attended(name):
         mixed, weights = layer.with_weights(queries, keys, values, mask=mask)
         return context, mixed, weights, moved_by
 
-    return lambda length: program(jnp.asarray(length), *make_arrays(name))
+    return lambda length: program(np.int32(length), *make_arrays(name))
 
 
 PAST = np.tri(QUERIES, KEYS, dtype=bool)
@@ -181,11 +185,16 @@ def test_a_query_with_no_key_moves_no_parameter():
         assert not np.any(without)
 
 
+def context_of(name, *arrays):
+    """The context, by the program of the test of independent heads."""
+    return np.asarray(pulled(call, COTANGENT, make_layer(name), *arrays)[0])
+
+
 @every_score_of_keys
 def test_permuted_keys_leave_and_permuted_queries_permute_the_context(name):
-    queries, keys, values = make_arrays(name)
-    attend = jit(make_layer(name))
-    context = np.asarray(attend(queries, keys, values))
+    queries, keys, values = map(np.asarray, make_arrays(name))
+    attend = functools.partial(context_of, name)
+    context = attend(queries, keys, values)
     order = np.random.default_rng(0).permutation(KEYS)
     assert_close(attend(queries, keys[order], values[order]), context)
     assert np.max(np.abs(attend(queries, keys, values[order]) - context)) > 0.01
@@ -194,9 +203,10 @@ def test_permuted_keys_leave_and_permuted_queries_permute_the_context(name):
 
 
 @every_score
-def test_only_a_score_of_the_key_alone_gives_every_query_the_same_weights(name):
-    _, weights = jit(make_layer(name).with_weights)(*make_arrays(name))
-    same = np.all(np.asarray(weights) == np.asarray(weights)[:, :1])
+def test_only_a_score_of_the_key_alone_gives_every_query_the_same_context(name):
+    # Other weights would make another context: the values of the keys are linearly independent.
+    context = context_of(name, *make_arrays(name))
+    same = np.all(context == context[:1])
     assert same == (name in ("uniform", "linear", "mlp_pooling"))
 
 
@@ -243,8 +253,8 @@ def test_queries_without_a_batch_are_shared_by_it(name, batch):
     _, keys, values = make_arrays(name, batch)
     queries, _, _ = make_arrays(name)
     everyone = np.broadcast_to(queries, (*batch, *queries.shape))
-    attend = jit(make_layer(name))
-    assert_close(attend(queries, keys, values), attend(jnp.asarray(everyone), keys, values))
+    attend = functools.partial(called, make_layer(name))
+    assert_close(attend(queries, keys, values), attend(everyone, keys, values))
 
 
 @pytest.mark.parametrize("method", [Attention.__call__, Attention.with_weights])
@@ -277,10 +287,9 @@ def test_axes_of_size_1_and_missing_ones_are_shared_by_the_batch(name, leads):
     (queries, _, _), (_, keys, values) = make_arrays(name, query_lead), make_arrays(name, key_lead)
     batch = np.broadcast_shapes(*leads)
     everyone = [
-        jnp.asarray(np.broadcast_to(array, (*batch, *array.shape[-2:])))
-        for array in (queries, keys, values)
+        np.broadcast_to(array, (*batch, *array.shape[-2:])) for array in (queries, keys, values)
     ]
-    attend = jit(make_layer(name))
+    attend = functools.partial(called, make_layer(name))
     assert_close(attend(queries, keys, values), attend(*everyone))
 
 
@@ -288,8 +297,9 @@ def test_axes_of_size_1_and_missing_ones_are_shared_by_the_batch(name, leads):
 def test_keys_and_values_are_the_queries_where_not_given(batch):
     layer = randomized(lambda: Attention("mlp", KEY_DIM, KEY_DIM, rngs=nnx.Rngs(0)))
     x = normal(1, *batch, KEYS, KEY_DIM)
-    assert_close(jit(layer)(x), jit(layer)(x, x, x), tolerance=0)
-    assert_close(jit(layer)(x, values=2 * x), jit(layer)(x, x, 2 * x), tolerance=0)
+    doubled = 2 * np.asarray(x)
+    assert_close(called(layer, x), called(layer, x, x, x), tolerance=0)
+    assert_close(called(layer, x, values=doubled), called(layer, x, x, doubled), tolerance=0)
 
 
 @pytest.mark.parametrize("name", ["linear", "rbf", "function"])
@@ -298,11 +308,16 @@ def test_keys_and_values_are_the_queries_where_not_given(batch):
 )
 def test_without_queries_keys_or_batch_the_result_is_empty_or_zero(name, batch, queries, keys):
     layer, (query_dim, key_dim) = make_layer(name), dims(name)
-    q, k = jnp.ones((*batch, queries, query_dim)), jnp.ones((*batch, keys, key_dim))
-    v = jnp.ones((*batch, keys, HEADS * VALUE_DIM))
-    context, weights = layer.with_weights(q, k, v, mask="causal")
-    assert_close(layer(q, k, v, mask="causal"), np.zeros((*batch, queries, HEADS * VALUE_DIM)))
-    assert_close(context, np.zeros((*batch, queries, HEADS * VALUE_DIM)))
+    shapes = (queries, query_dim), (keys, key_dim), (keys, HEADS * VALUE_DIM)
+    arrays = [np.ones((*batch, *shape), np.float32) for shape in shapes]
+
+    @jit
+    def program(*arrays):
+        return layer(*arrays, mask="causal"), *layer.with_weights(*arrays, mask="causal")
+
+    context, mixed, weights = program(*arrays)
+    zero = np.zeros((*batch, queries, HEADS * VALUE_DIM))
+    assert_close((context, mixed), (zero, zero))
     assert_close(weights, np.zeros((*batch, HEADS, queries, keys)))
 
 
@@ -327,7 +342,7 @@ def test_what_no_query_may_attend_to_has_no_effect_on_values_and_gradients(name)
 
     expected = arrays_in(program(keys, values))
     for fill in (np.nan, np.inf):
-        filled = [jnp.where(reachable, array, fill) for array in (keys, values)]
+        filled = [np.where(reachable, array, np.float32(fill)) for array in (keys, values)]
         assert_close(arrays_in(program(*filled)), expected)
 
 
@@ -335,7 +350,9 @@ def test_a_key_of_every_head_alone_counts_by_any_head():
     layer, (queries, keys, values) = make_layer("mlp"), make_arrays("mlp", (BATCH,))
     allowed = np.zeros((1, HEADS, 1, KEYS), bool)
     allowed[0, range(HEADS), 0, range(HEADS)] = True  # a key for each head
-    context = layer(queries, keys.at[:, HEADS:].set(np.nan), values, mask=jnp.asarray(allowed))
+    keys = np.array(keys)
+    keys[:, HEADS:] = np.nan
+    context = called(layer, queries, keys, values, mask=allowed)
     by_head = np.reshape(values, (BATCH, KEYS, HEADS, VALUE_DIM))
     expected = np.concatenate([by_head[:, head, head] for head in range(HEADS)], axis=-1)
     assert_close(context, np.broadcast_to(expected[:, None], context.shape))
@@ -348,13 +365,18 @@ def test_values_are_split_over_fewer_heads_that_groups_share():
     layer, (queries, keys, _) = make_layer("mlp", heads=6, kv_heads=2), make_arrays("mlp")
     values = normal(4, KEYS, 2 * VALUE_DIM)
     left, right = np.split(np.asarray(values), 2, axis=-1)
-    each = jnp.asarray(np.concatenate([left] * 3 + [right] * 3, axis=-1))
+    each = np.concatenate([left] * 3 + [right] * 3, axis=-1)
     alone = make_layer("mlp", heads=6)
-    context, weights = jit(layer.with_weights)(queries, keys, values)
-    expected = jit(alone.with_weights)(queries, keys, each)
+
+    @jit
+    def program(values, each):
+        context, weights = layer.with_weights(queries, keys, values)
+        again = layer(queries, keys, values), layer.context(weights, values)
+        return context, weights, again, alone.with_weights(queries, keys, each)
+
+    context, weights, again, expected = program(values, each)
     assert_close((context, weights), expected)
-    assert_close(jit(layer)(queries, keys, values), expected[0])
-    assert_close(layer.context(weights, values), expected[0])
+    assert_close(again, (expected[0], expected[0]))
 
 
 @pytest.mark.parametrize("name", ["mlp", "my_lab:overlap"])
@@ -377,11 +399,11 @@ def test_rotary_positions_turn_queries_and_keys():
     @jit
     def program(queries, keys):
         turned = rotate(queries, positions), rotate(keys)
-        return layer(queries, keys, query_positions=positions), plain(*turned, keys)
+        shared = layer(queries[0], keys, query_positions=positions)
+        return layer(queries, keys, query_positions=positions), plain(*turned, keys), shared
 
-    context, expected = program(queries, keys)
+    context, expected, shared = program(queries, keys)
     assert_close(context, expected)
-    shared = layer(queries[0], keys, query_positions=positions)
     assert_close(shared[0], context[0])
     assert np.max(np.abs(shared[1] - shared[0])) > 0.01
 
@@ -389,22 +411,23 @@ def test_rotary_positions_turn_queries_and_keys():
 @pytest.mark.parametrize("given", ["class", "factory", "name", "instance", "function", "array"])
 def test_a_bias_may_be_given_in_any_way(given):
     alibi = biases.Alibi(HEADS, rngs=nnx.Rngs(0))
-    table = alibi(jnp.arange(QUERIES), jnp.arange(KEYS))
+    distance = np.abs(np.arange(QUERIES)[:, None] - np.arange(KEYS)[None, :]).astype(np.float32)
+    table = np.asarray(jit(alibi)(np.arange(QUERIES), np.arange(KEYS)))
     bias = {
         "class": biases.Alibi,
         "factory": lambda heads, *, rngs: biases.Alibi(heads, rngs=rngs),
         "name": "alibi",
         "instance": alibi,
-        "array": np.asarray(table),
+        "array": table,
         "function": lambda i, j: -jnp.float32(abs(i - j)) / 4,
     }[given]
     arrays = make_arrays("mlp")
     layer = Attention(MLP, QUERY_DIM, KEY_DIM, heads=HEADS, bias=bias, rngs=nnx.Rngs(0))
     plain = Attention(MLP, QUERY_DIM, KEY_DIM, heads=HEADS, rngs=nnx.Rngs(0))
-    distance = np.abs(np.arange(QUERIES)[:, None] - np.arange(KEYS)[None, :])
-    added = jnp.asarray(-0.25 * distance, jnp.float32) if given == "function" else table
-    assert_close(jit(layer)(*arrays), jit(plain)(*arrays, bias=added))
-    jit(lambda layer: layer(*arrays))(layer)  # as an argument, too
+    added = np.tile(-0.25 * distance, (HEADS, 1, 1)) if given == "function" else table
+    expected = called(plain, *arrays, bias=added)
+    assert_close(jit(layer)(*arrays), expected)
+    assert_close(called(layer, *arrays), expected)  # as an argument, too
 
 
 def test_biases_add_and_score_mods_follow_each_other():
@@ -487,7 +510,8 @@ def test_a_layer_that_says_not_whether_it_drops_is_refused():
 
 
 def test_without_dropout_nobody_needs_to_say_whether():
-    assert dropping(dropout_rate=0.0)(ONES, values=jnp.ones((50, HEADS))).shape == (50, HEADS)
+    context = called(dropping(dropout_rate=0.0), ONES, values=jnp.ones((50, HEADS)))
+    assert context.shape == (50, HEADS)
 
 
 def test_randomness_of_the_call_is_a_stream_or_a_key():
@@ -512,7 +536,7 @@ def test_a_layer_without_a_stream_asks_for_one():
     layer = Attention(MLP, 1, 1, dropout_rate=0.5, deterministic=False, rngs=nnx.Rngs(params=0))
     with refused(r"^rngs=None: dropout needs rngs=nnx.Rngs\(dropout=…\) in the call"):
         layer(ONES)
-    assert layer(ONES, rngs=nnx.Rngs(dropout=0)).shape == (50, 1)
+    assert called(layer, ONES, rngs=nnx.Rngs(dropout=0)).shape == (50, 1)
 
 
 def test_dropout_adds_no_parameter_and_moves_none():
@@ -532,14 +556,19 @@ def test_views_and_modes_of_flax_switch_dropout():
     assert nnx.view(layer, deterministic=False).deterministic is False
 
 
-@pytest.mark.parametrize("implementation", ["dense", "streaming"])
-def test_every_implementation_drops_the_same_weights(implementation):
-    make = functools.partial(
-        Attention, MLP, QUERY_DIM, KEY_DIM, heads=HEADS, dropout_rate=0.3, deterministic=False
-    )
-    arrays, key = make_arrays("mlp", (BATCH,)), jax.random.key(3)
-    context = jit(make(implementation=implementation, rngs=nnx.Rngs(0)))(*arrays, rngs=key)
-    assert_close(context, jit(make(rngs=nnx.Rngs(0)).with_weights)(*arrays, rngs=key)[0])
+def test_every_implementation_drops_the_same_weights():
+    settings = {"heads": HEADS, "dropout_rate": 0.3, "deterministic": False}
+
+    @jit
+    def program(key, *arrays):
+        def made(**chosen):
+            return Attention(MLP, QUERY_DIM, KEY_DIM, **settings, **chosen, rngs=nnx.Rngs(0))
+
+        contexts = [made(implementation=name)(*arrays, rngs=key) for name in ("dense", "streaming")]
+        return *contexts, made().with_weights(*arrays, rngs=key)[0]
+
+    dense, streaming, expected = program(jax.random.key(3), *make_arrays("mlp", (BATCH,)))
+    assert_close((dense, streaming), (expected, expected))
 
 
 # What cannot be
@@ -598,8 +627,9 @@ def test_a_plain_function_takes_its_options_which_are_no_parameters():
     def explicit(query, key):
         return 3.0 * overlap(query, key)
 
-    expected = Attention(explicit, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))(queries, keys, values)
-    assert_close(layer(scale=3.0)(queries, keys, values), expected)
+    plain = Attention(explicit, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))
+    expected = called(plain, queries, keys, values)
+    assert_close(called(layer(scale=3.0), queries, keys, values), expected)
     assert jax.tree.leaves(nnx.state(layer(scale=3.0))) == []
     structures = [nnx.split(layer(scale=scale))[0] for scale in (3.0, 3.0, 5.0)]
     assert structures[0] == structures[1] != structures[2]
@@ -667,7 +697,7 @@ def test_batches_that_do_not_fit_are_named():
 def test_integer_values_are_refused(name):
     queries, keys, values = make_arrays(name)
     with refused("values must be a floating array .* got int32"):
-        make_layer(name)(queries, keys, values.astype(int))
+        make_layer(name)(queries, keys, np.asarray(values).astype(np.int32))
 
 
 @every_score

@@ -1,5 +1,6 @@
 import functools
 from dataclasses import dataclass
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -182,30 +183,56 @@ def assert_allowed(allowed, allows, query_index, key_index):
     np.testing.assert_array_equal(np.broadcast_to(allowed, expected.shape), expected)
 
 
+# All pairs, no query, no key, and a block.
+INDICES = [
+    tuple(np.array(side, np.int32) for side in both)
+    for both in [
+        (range(QUERIES), range(KEYS)),
+        ([], range(KEYS)),
+        (range(QUERIES), []),
+        ([3, 1], [2, 5, 4]),
+    ]
+]
+
+
+# A number of queries, and of pairs at once: all, one by one, in twos, fewer queries, no query.
+MANY = 2**20
+ASKED = [(QUERIES, MANY), (QUERIES, 1), (QUERIES, 2 * BATCH * HEADS * KEYS), (3, MANY), (0, MANY)]
+
+
+@jit
+def evaluated(mask):
+    """What a mask says of `INDICES`, of the keys that `ASKED` reach, and of keys if of them alone.
+
+    As an argument of a compiled function, for a mask is a pytree; one program for all tests.
+    """
+    allowed = [mask.evaluate(*map(jnp.asarray, index), 2) for index in INDICES]
+    seen = []
+    for num_queries, at_once in ASKED:
+        part = of_first_queries(mask, num_queries) if num_queries < QUERIES else mask
+        with mock.patch.object(mask_module, "PAIRS_AT_ONCE", at_once):
+            seen.append(part.reachable((BATCH, HEADS, num_queries, KEYS)))
+    return allowed, seen, mask.on_keys(KEYS, 2) if mask.keys_only else None
+
+
 def test_mask_is_its_definition(case):
     mask, allows = case
-    for index in [
-        (np.arange(QUERIES), np.arange(KEYS)),
-        (np.arange(0), np.arange(KEYS)),
-        (np.arange(QUERIES), np.arange(0)),
-    ]:
-        allowed = mask.evaluate(*(jnp.asarray(side, jnp.int32) for side in index), 2)
+    for index, allowed in zip(INDICES, evaluated(mask)[0], strict=True):
         assert_allowed(allowed, allows, *index)
-
-
-def test_mask_is_its_definition_for_a_block(case):
-    mask, allows = case
-    index = np.array([3, 1]), np.array([2, 5, 4])
-    # As an argument of a compiled function, for a mask is a pytree.
-    allowed = jit(lambda mask, *index: mask.evaluate(*index, 2))(mask, *map(jnp.asarray, index))
-    assert_allowed(allowed, allows, *index)
 
 
 def test_masks_compose_in_any_order():
     left, right = CASES["batch lengths"][0], CASES["full dense"][0]
-    index = jnp.arange(QUERIES), jnp.arange(KEYS), 2
-    np.testing.assert_array_equal((left & right).evaluate(*index), (right & left).evaluate(*index))
-    np.testing.assert_array_equal((left | right).evaluate(*index), (right | left).evaluate(*index))
+
+    @jit
+    def program(*composed):
+        return [mask.evaluate(jnp.arange(QUERIES), jnp.arange(KEYS), 2) for mask in composed]
+
+    both, same_both, either, same_either = program(
+        left & right, right & left, left | right, right | left
+    )
+    np.testing.assert_array_equal(both, same_both)
+    np.testing.assert_array_equal(either, same_either)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +248,8 @@ def test_masks_compose_in_any_order():
     ],
 )
 def test_own_axes_are_aligned_left_and_the_rest_are_single(mask, shape):
-    assert mask.evaluate(jnp.arange(QUERIES), jnp.arange(KEYS), 2).shape == shape
+    index = jnp.arange(QUERIES), jnp.arange(KEYS)
+    assert jax.eval_shape(lambda mask: mask.evaluate(*index, 2), mask).shape == shape
 
 
 def test_a_mask_with_more_axes_than_the_scores_is_refused():
@@ -238,7 +266,7 @@ def test_keys_only(name):
     mask = CASES[name][0]
     assert mask.keys_only is (name in KEYS_ONLY)
     if mask.keys_only:
-        allowed = np.broadcast_to(mask.on_keys(KEYS, 2), (BATCH, HEADS, KEYS))
+        allowed = np.broadcast_to(evaluated(mask)[2], (BATCH, HEADS, KEYS))
         for i in range(QUERIES):
             np.testing.assert_array_equal(allowed, table_of(name)[:, :, i])
     assert not (mask & masks.causal()).keys_only
@@ -303,24 +331,15 @@ def test_keeps_diagonal(mask, kept):
     assert mask.keeps_diagonal is kept
 
 
-@pytest.mark.parametrize(
-    ("num_queries", "at_once"),
-    [(QUERIES, None), (QUERIES, 1), (QUERIES, 2 * BATCH * HEADS * KEYS), (3, None), (0, None)],
-    ids=["all", "one by one", "in twos", "fewer queries", "no query"],
-)
-def test_keys_that_some_query_may_attend_to(case, num_queries, at_once, monkeypatch):
+def test_keys_that_some_query_may_attend_to(case):
     mask, allows = case
-    if at_once is not None:
-        monkeypatch.setattr(mask_module, "PAIRS_AT_ONCE", at_once)
-    if num_queries < QUERIES:
-        mask = of_first_queries(mask, num_queries)
-    seen = mask.reachable((BATCH, HEADS, num_queries, KEYS))
-    expected = loops(allows, range(num_queries), range(KEYS)).any(axis=2)
-    if seen is None:
-        assert expected.all()
-        return
-    assert seen.ndim == 3
-    np.testing.assert_array_equal(np.broadcast_to(seen, expected.shape), expected)
+    for (num_queries, _), seen in zip(ASKED, evaluated(mask)[1], strict=True):
+        expected = loops(allows, range(num_queries), range(KEYS)).any(axis=2)
+        if seen is None:
+            assert expected.all()
+            continue
+        assert seen.ndim == 3
+        np.testing.assert_array_equal(np.broadcast_to(seen, expected.shape), expected)
 
 
 def of_first_queries(mask, num_queries):
@@ -365,7 +384,8 @@ def test_masks_that_leave_out_no_key_say_so_without_an_array(mask, shape):
     ],
 )
 def test_masks_that_leave_out_keys(mask, shape, expected):
-    np.testing.assert_array_equal(mask.reachable(shape), np.array(expected, bool))
+    seen = jit(lambda mask: mask.reachable(shape))(mask)
+    np.testing.assert_array_equal(seen, np.array(expected, bool))
 
 
 def test_no_array_of_all_pairs_is_needed_to_know_which_keys_are_seen():
@@ -382,7 +402,8 @@ def test_no_array_of_all_pairs_is_needed_to_know_which_keys_are_seen():
 
 
 def test_a_mask_of_ones_own_needs_its_function_alone():
-    allowed = (Even() & masks.causal()).evaluate(jnp.arange(QUERIES), jnp.arange(KEYS), 0)
+    mask = Even() & masks.causal()
+    allowed = jit(lambda *index: mask.evaluate(*index, 0))(np.arange(QUERIES), np.arange(KEYS))
     expected = [[(i + j) % 2 == 0 and j <= i for j in range(KEYS)] for i in range(QUERIES)]
     np.testing.assert_array_equal(allowed, expected)
 
@@ -432,8 +453,13 @@ def test_without_positions_a_mask_stays_as_it_is():
 
 def test_a_step_of_decoding_is_the_last_row_of_the_full_run():
     mask = masks.causal() & masks.window(3)
-    full = mask(jnp.arange(KEYS), jnp.arange(KEYS))
-    step = mask.at(jnp.asarray([KEYS - 1]), None)(jnp.arange(1), jnp.arange(KEYS))
+
+    @jit
+    def program(last):
+        full = mask(jnp.arange(KEYS), jnp.arange(KEYS))
+        return mask.at(last, None)(jnp.arange(1), jnp.arange(KEYS)), full
+
+    step, full = program(np.array([KEYS - 1]))
     np.testing.assert_array_equal(step, full[-1:])
 
 
@@ -446,11 +472,16 @@ WIDE = ["offsets", "window at", "function at", "query lengths", "segments", "ful
 @pytest.mark.parametrize("name", WIDE)
 def test_indices_of_64_bits(name):
     mask, allows = CASES[name]
-    with jax.enable_x64(True):
-        index = jnp.arange(QUERIES), jnp.arange(KEYS)
+
+    @jit
+    def program(mask, *index):
         assert index[0].dtype == jnp.int64
-        assert_allowed(mask.evaluate(*index, 2), allows, *map(np.asarray, index))
-        seen = mask.reachable((BATCH, HEADS, QUERIES, KEYS))
+        return mask.evaluate(*index, 2), mask.reachable((BATCH, HEADS, QUERIES, KEYS))
+
+    index = np.arange(QUERIES), np.arange(KEYS)
+    with jax.enable_x64(True):
+        allowed, seen = program(mask, *index)
+    assert_allowed(allowed, allows, *index)
     expected = table_of(name).any(axis=2)
     np.testing.assert_array_equal(np.broadcast_to(seen, expected.shape), expected)
 

@@ -59,7 +59,7 @@ def case(request):
 
 
 def loops(modify, scores, query_at=None, key_at=None):
-    expected = np.zeros(scores.shape)
+    scores, expected = np.asarray(scores), np.zeros(scores.shape)
     for b, h, i, j in np.ndindex(scores.shape):
         x = i if query_at is None else query_at[b, i]
         y = j if key_at is None else key_at[b, j]
@@ -72,43 +72,51 @@ def assert_same(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
 
 
+ROWS, COLUMNS = np.array([3, 1]), np.array([2, 5, 4])
+BLOCK = slice(None), slice(None), ROWS[:, None], COLUMNS[None, :]
+# Of both sides, of queries, of keys, and of the whole batch.
+PLACES = [(QUERY_AT, KEY_AT), (QUERY_AT[0], None), (None, KEY_AT), (QUERY_AT[:1], KEY_AT[0])]
+
+
+@jit
+def modified(score_mod, scores):
+    """All scores, a block of them, and all at each of `PLACES`: one program for all tests."""
+    block = score_mod(scores[BLOCK], jnp.asarray(ROWS), jnp.asarray(COLUMNS))
+    places = [jax.tree.map(jnp.asarray, place) for place in PLACES]
+    placed = [at(score_mod, *place, 2)(scores, *INDEX) for place in places]
+    return score_mod(scores, *INDEX), block, placed
+
+
+@jit
+def called(score_mod, scores, query_index, key_index):
+    return score_mod(scores, query_index, key_index)
+
+
 def test_a_score_mod_is_its_equation(case):
     scores = normal(1, *SHAPE, scale=3.0)
-    modified = jit(lambda mod, *args: mod(*args))(as_score_mod(case[0]), scores, *INDEX)
-    assert_same(modified, loops(case[1], scores))
+    expected = loops(case[1], scores)
+    whole, block, _ = modified(as_score_mod(case[0]), scores)
+    assert_same(whole, expected)
+    assert_same(block, expected[BLOCK])
 
 
-def test_a_block(case):
+def test_positions(case):
     scores = normal(1, *SHAPE, scale=3.0)
-    rows, columns = np.array([3, 1]), np.array([2, 5, 4])
-    block = scores[:, :, rows[:, None], columns[None, :]]
-    modified = as_score_mod(case[0])(block, jnp.asarray(rows), jnp.asarray(columns))
-    assert_same(modified, loops(case[1], scores)[:, :, rows[:, None], columns[None, :]])
-
-
-@pytest.mark.parametrize(
-    ("queries", "keys"),
-    [(QUERY_AT, KEY_AT), (QUERY_AT[0], None), (None, KEY_AT), (QUERY_AT[:1], KEY_AT[0])],
-    ids=["both", "queries", "keys", "of the whole batch"],
-)
-def test_positions(case, queries, keys):
-    scores = normal(1, *SHAPE, scale=3.0)
-    where = [None if a is None else jnp.asarray(a) for a in (queries, keys)]
-    modified = at(as_score_mod(case[0]), *where, 2)(scores, *INDEX)
-    every = [
-        np.broadcast_to(np.arange(size) if a is None else a, (BATCH, size))
-        for a, size in ((queries, QUERIES), (keys, KEYS))
-    ]
-    assert_same(modified, loops(case[1], scores, *every))
+    *_, placed = modified(as_score_mod(case[0]), scores)
+    for (queries, keys), actual in zip(PLACES, placed, strict=True):
+        every = [
+            np.broadcast_to(np.arange(size) if a is None else a, (BATCH, size))
+            for a, size in ((queries, QUERIES), (keys, KEYS))
+        ]
+        assert_same(actual, loops(case[1], scores, *every))
 
 
 def test_positions_of_a_block():
     scores = normal(1, BATCH, HEADS, 2, 3)
-    rows, columns = np.array([3, 1]), np.array([2, 5, 4])
     score_mod = at(as_score_mod(scaled), jnp.asarray(QUERY_AT), jnp.asarray(KEY_AT), 2)
-    modified = score_mod(scores, jnp.asarray(rows), jnp.asarray(columns))
-    expected = loops(CASES["function"][1], scores, QUERY_AT[:, rows], KEY_AT[:, columns])
-    assert_same(modified, expected)
+    block = called(score_mod, scores, ROWS, COLUMNS)
+    expected = loops(CASES["function"][1], scores, QUERY_AT[:, ROWS], KEY_AT[:, COLUMNS])
+    assert_same(block, expected)
 
 
 def test_without_positions_a_score_mod_stays_as_it_is():
@@ -122,28 +130,33 @@ def test_without_positions_a_score_mod_stays_as_it_is():
 
 
 def test_a_masked_score_stays_masked(case):
-    scores = normal(1, *SHAPE).at[1, 2, 3, 4].set(-jnp.inf).at[:, :, 1, :].set(-jnp.inf)
-    score_mod = as_score_mod(case[0])
-    modified = score_mod(scores, *INDEX)
-    assert (np.asarray(modified)[np.asarray(scores) == -np.inf] == -np.inf).all()
-    others = np.where(np.asarray(scores) == -np.inf, 1.0, np.asarray(scores))
-    expected = np.where(np.asarray(scores) == -np.inf, -np.inf, loops(case[1], others))
+    scores = np.array(normal(1, *SHAPE))
+    scores[1, 2, 3, 4] = scores[:, :, 1, :] = -np.inf
+    masked = scores == -np.inf
+
+    @jit
+    def program(score_mod, scores):
+        def loss(score_mod, scores):
+            modified = score_mod(scores, *INDEX)
+            return jnp.sum(jnp.where(modified > -jnp.inf, modified, 0.0)), modified
+
+        return jax.grad(loss, (0, 1), allow_int=True, has_aux=True)(score_mod, scores)
+
+    gradients, modified = program(as_score_mod(case[0]), scores)
+    assert (np.asarray(modified)[masked] == -np.inf).all()
+    expected = np.where(masked, -np.inf, loops(case[1], np.where(masked, 1.0, scores)))
     assert_same(modified, expected)
-
-    def loss(score_mod, scores):
-        modified = score_mod(scores, *INDEX)
-        return jnp.sum(jnp.where(modified > -jnp.inf, modified, 0.0))
-
-    for gradient in jax.tree.leaves(jax.grad(loss, (0, 1), allow_int=True)(score_mod, scores)):
+    for gradient in jax.tree.leaves(gradients):
         if gradient.dtype != jax.dtypes.float0:
             assert np.isfinite(gradient).all()
 
 
 def test_a_score_that_is_not_a_number_is_not_hidden():
-    scores = normal(1, *SHAPE).at[1, 2, 3, 4].set(jnp.nan)
-    modified = np.asarray(as_score_mod(SoftCap(2.0))(scores, *INDEX))
-    assert np.isnan(modified[1, 2, 3, 4])
-    assert np.isnan(modified).sum() == 1
+    scores = np.array(normal(1, *SHAPE))
+    scores[1, 2, 3, 4] = np.nan
+    capped = np.asarray(called(as_score_mod(SoftCap(2.0)), scores, *INDEX))
+    assert np.isnan(capped[1, 2, 3, 4])
+    assert np.isnan(capped).sum() == 1
 
 
 # Derivatives
@@ -195,22 +208,21 @@ def test_the_gradient_of_what_a_function_has_closed_over():
 
 def test_scores_in_64_bits_keep_them():
     with jax.enable_x64(True):
-        scores = jnp.asarray(np.random.default_rng(0).standard_normal(SHAPE))
+        scores = np.random.default_rng(0).standard_normal(SHAPE)
         for score_mod in (lambda s, i, j: s / 3.0, SoftCap(2.0), Temperature(3.0), LogLength(3.0)):
-            assert as_score_mod(score_mod)(scores, *INDEX).dtype == jnp.float64
+            assert called(as_score_mod(score_mod), scores, *INDEX).dtype == jnp.float64
         third = as_score_mod(lambda s, i, j: s / 3.0)
-        np.testing.assert_allclose(third(scores, *INDEX), np.asarray(scores) / 3, rtol=1e-15)
-        half = scores.astype(jnp.float32)
-        assert third(half, *INDEX).dtype == jnp.float32
+        np.testing.assert_allclose(called(third, scores, *INDEX), scores / 3, rtol=1e-15)
+        assert called(third, scores.astype(np.float32), *INDEX).dtype == jnp.float32
 
 
 def test_scores_of_other_axes():
-    scores = normal(1, *SHAPE)
+    scores = np.asarray(normal(1, *SHAPE))
     expected = loops(CASES["function"][1], scores)
-    assert_same(as_score_mod(scaled)(scores[1, 2], *INDEX), expected[1, 2])
-    assert_same(as_score_mod(scaled)(scores[1], *INDEX), expected[1])
+    assert_same(called(as_score_mod(scaled), scores[1, 2], *INDEX), expected[1, 2])
+    assert_same(called(as_score_mod(scaled), scores[1], *INDEX), expected[1])
     assert_same(
-        as_score_mod(with_heads(Temperature))(scores[1], *INDEX),
+        called(as_score_mod(with_heads(Temperature)), scores[1], *INDEX),
         loops(CASES["temperatures"][1], scores)[1],
     )
 
@@ -218,8 +230,10 @@ def test_scores_of_other_axes():
 def test_no_query_and_no_key():
     for name in ("function", "soft cap", "temperatures"):
         score_mod = as_score_mod(CASES[name][0])
-        assert score_mod(jnp.zeros((BATCH, HEADS, 0, KEYS)), INDEX[0][:0], INDEX[1]).size == 0
-        assert score_mod(jnp.zeros((BATCH, HEADS, QUERIES, 0)), INDEX[0], INDEX[1][:0]).size == 0
+        queries, keys = np.arange(QUERIES), np.arange(KEYS)
+        scores = np.zeros(SHAPE, np.float32)
+        assert called(score_mod, scores[:, :, :0], queries[:0], keys).size == 0
+        assert called(score_mod, scores[..., :0], queries, keys[:0]).size == 0
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,14 @@ def problem(name):
     return make_score(name), normal(1, QUERIES, query_dim), normal(2, KEYS, key_dim)
 
 
+def call(score, query, key):
+    return score(query, key)
+
+
+def as_numpy(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
 @functools.cache
 def by_form_and_by_vmap(name):
     """All scores, and the gradient of a random functional of them, made in two ways."""
@@ -153,8 +161,8 @@ def test_score_is_its_equation(name):
 def test_score_computed_by_hand(score, values, query, key, expected):
     made = randomized(lambda: score(len(query), len(key), rngs=nnx.Rngs(0)))
     for name, value in values.items():
-        getattr(made, name)[...] = jnp.asarray(value, jnp.float32)
-    actual = jit(made)(jnp.asarray(query, jnp.float32), jnp.asarray(key, jnp.float32))
+        getattr(made, name)[...] = jax.device_put(np.float32(value))
+    actual = jit(call)(made, np.float32(query), np.float32(key))
     assert actual.shape == ()
     assert float(actual) == pytest.approx(expected, rel=1e-6)
 
@@ -183,19 +191,24 @@ def test_linear_ignores_the_query():
     assert np.all(by_key)
 
 
+@jit
+def value_and_gradients(score, query, key):
+    return jax.value_and_grad(score, argnums=(0, 1))(query, key)
+
+
 @pytest.mark.parametrize("zero", ["query", "key"])
 def test_cosine_with_a_zero_vector_is_zero_in_value_and_gradient(zero):
     score = make_score("cosine")
-    query, key = normal(1, QUERY_DIM), normal(2, QUERY_DIM)
-    query, key = (jnp.zeros_like(query), key) if zero == "query" else (query, jnp.zeros_like(key))
-    value, gradients = jit(jax.value_and_grad(score, argnums=(0, 1)))(query, key)
+    vectors = {"query": normal(1, QUERY_DIM), "key": normal(2, QUERY_DIM)}
+    vectors[zero] = np.zeros(QUERY_DIM, np.float32)
+    value, gradients = value_and_gradients(score, *vectors.values())
     assert value == 0
-    assert_close(gradients, (jnp.zeros(QUERY_DIM), jnp.zeros(QUERY_DIM)), tolerance=0)
+    assert_close(gradients, (np.zeros(QUERY_DIM), np.zeros(QUERY_DIM)), tolerance=0)
 
 
 def test_cosine_ignores_lengths():
     score, queries, keys = problem("cosine")
-    stretched = jit(double_vmap(score))(7.0 * queries, keys / 3.0)
+    stretched = jit(double_vmap(score))(7 * np.asarray(queries), np.asarray(keys) / 3)
     _, (scores, _) = by_form_and_by_vmap("cosine")
     assert_close(stretched, scores)
 
@@ -227,28 +240,34 @@ def test_the_width_of_a_kernel_must_be_positive():
 @pytest.mark.parametrize("centered", [False, True])
 def test_distances_far_from_the_origin_keep_their_digits(centered):
     score = RBF(QUERY_DIM, QUERY_DIM, rngs=nnx.Rngs(0))
-    queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, QUERY_DIM)
-    forms = [score.form(queries + c, keys + c) for c in (0.0, 1000.0)]
-    near, far = ((f.centered(None) if centered else f).scores() for f in forms)
+    arrays = as_numpy((normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, QUERY_DIM)))
+
+    @jit
+    def scores(queries, keys):
+        form = score.form(queries, keys)
+        return (form.centered(None) if centered else form).scores()
+
+    near, far = (scores(*(array + c for array in arrays)) for c in np.float32([0, 1000]))
     assert_close(far, near, tolerance=1e-3)
 
 
 @functools.cache
-def initial(name, seed):
-    """A score with its own initial parameters."""
-    return jit(lambda: SCORES[name](*dims(name), rngs=nnx.Rngs(seed)))()
+def initial(name):
+    """A score with its own initial parameters, for two seeds."""
+    program = jit(lambda key: SCORES[name](*dims(name), rngs=nnx.Rngs(key)))
+    return [program(jax.random.key(seed)) for seed in (0, 1)]
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp_pooling", "mlp", "bilinear", "trilinear"])
 def test_rngs_decide_the_parameters(name):
-    first, other = arrays_in(initial(name, 0)), arrays_in(initial(name, 1))
+    first, other = map(arrays_in, initial(name))
     assert any(np.any(a != b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "bilinear"])
 def test_scores_of_random_vectors_begin_neither_flat_nor_saturated(name):
     queries, keys = normal(1, 64, QUERY_DIM), normal(2, 64, KEY_DIM)
-    assert 0.3 < np.std(jit(double_vmap(initial(name, 0)))(queries, keys)) < 6
+    assert 0.3 < np.std(jit(double_vmap(initial(name)[0]))(queries, keys)) < 6
 
 
 # Half precision
@@ -258,41 +277,51 @@ ROUNDED = {"bilinear", "scaled_dot", "cosine", "trilinear"}
 TOLERANCES = {jnp.float16: 2e-3, jnp.bfloat16: 1.6e-2}
 
 
+@jit
+def scores_in_two_ways(score, queries, keys):
+    return form_of(score, queries, keys).scores(), double_vmap(score)(queries, keys)
+
+
 @pytest.mark.parametrize("name", SCORES)
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("parameter_dtype", ["half", "float32"])
-@pytest.mark.parametrize("scale", [1.0, 300.0])
-def test_vectors_of_half_precision_get_scores_of_float32(name, dtype, parameter_dtype, scale):
+def test_vectors_of_half_precision_get_scores_of_float32(name, dtype, parameter_dtype):
     """At 300 their squares overflow float16, and so do sums of their products."""
-    score, queries, keys = problem(name)
-    queries, keys = ((scale * vectors).astype(dtype) for vectors in (queries, keys))
+    score, queries, keys = as_numpy(problem(name))
     if parameter_dtype == "half":
         score = jax.tree.map(lambda leaf: leaf.astype(dtype), score)
     own = parameters(score)
-    expected = pairs(lambda query, key: EQUATIONS[name](own, query, key), queries, keys)
-    by_form = jit(lambda s, q, k: form_of(s, q, k).scores())(score, queries, keys)
-    by_vmap = jit(lambda s, q, k: double_vmap(s)(q, k))(score, queries, keys)
-    assert by_form.dtype == by_vmap.dtype == jnp.float32
-    greatest = np.max(np.abs(expected))
-    for scores in (by_form, by_vmap):
-        tolerance = TOLERANCES[dtype] if name in ROUNDED else 1e-5
-        np.testing.assert_allclose(scores, expected, rtol=0, atol=tolerance * max(1e-9, greatest))
+    for scale in (1.0, 300.0):
+        q, k = ((scale * vectors).astype(dtype) for vectors in (queries, keys))
+        expected = pairs(lambda query, key: EQUATIONS[name](own, query, key), q, k)
+        greatest = np.max(np.abs(expected))
+        for scores in scores_in_two_ways(score, q, k):
+            assert scores.dtype == jnp.float32
+            tolerance = TOLERANCES[dtype] if name in ROUNDED else 1e-5
+            atol = tolerance * max(1e-9, greatest)
+            np.testing.assert_allclose(scores, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("name", sorted(ROUNDED | {"dot"}))
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_features_keep_a_dtype_that_kernels_of_a_platform_take(name, dtype):
-    score, queries, keys = jax.tree.map(lambda leaf: leaf.astype(dtype), problem(name))
-    form = form_of(score, queries, keys)
-    assert form.queries.dtype == form.keys.dtype == dtype
+    halves = jax.tree.map(lambda leaf: leaf.astype(dtype), as_numpy(problem(name)))
+
+    def vectors(*halves):
+        form = form_of(*halves)
+        return form.queries, form.keys
+
+    queries, keys = jax.eval_shape(vectors, *halves)
+    assert queries.dtype == keys.dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_gamma_is_not_rounded_to_half_precision(dtype):
-    score = RBF(2, 2, gamma=0.3, rngs=nnx.Rngs(0))
+    score = as_numpy(RBF(2, 2, gamma=0.3, rngs=nnx.Rngs(0)))
     score = jax.tree.map(lambda leaf: leaf.astype(dtype), score)
     expected = -5000 * np.exp(np.float64(score.log_gamma[...]))
-    assert float(score(jnp.zeros(2, dtype), jnp.full(2, 50, dtype))) == pytest.approx(expected)
+    actual = jit(call)(score, np.zeros(2, dtype), np.full(2, 50, dtype))
+    assert float(actual) == pytest.approx(expected)
 
 
 # State
