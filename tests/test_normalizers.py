@@ -144,8 +144,9 @@ def test_hessian_vector_product_is_a_difference_of_gradients(name):
 
     with jax.enable_x64(True):
         scores, along = (normal(seed, *SHAPE).astype(jnp.float64) for seed in (1, 2))
-        product = jit(lambda: jax.jvp(gradient, (scores,), (along,))[1])()
-        after, before = (jit(gradient)(scores + step * along) for step in (1e-6, -1e-6))
+        derivatives = jit(lambda scores: jax.jvp(gradient, (scores,), (along,)))
+        _, product = derivatives(scores)
+        after, before = (derivatives(scores + step * along)[0] for step in (1e-6, -1e-6))
         assert np.any(product)
         assert_close(product, (after - before) / 2e-6, tolerance=1e-8)
 
@@ -312,8 +313,20 @@ def test_permuted_scores_have_permuted_weights(name):
     assert_close(permuted, np.asarray(weights)[..., order], tolerance=1e-6)
 
 
-@every
-@pytest.mark.parametrize("axes", [np.s_[:, :1, :1], np.s_[..., :1], np.s_[0, 0, 0]])
+# `over_allowed` broadcasts it for all of them.
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("softmax", np.s_[:, :1, :1]),
+        ("sigmoid", np.s_[..., :1]),
+        ("softmax_one", np.s_[0, 0, 0]),
+        ("softmax_sink", np.s_[:, :1, :1]),
+        ("sparsemax", np.s_[..., :1]),
+        ("entmax15", np.s_[0, 0, 0]),
+        ("asentmax", np.s_[:, :1, :1]),
+        ("asentmax", np.s_[..., :1]),
+    ],
+)
 def test_a_mask_broadcasts_against_the_scores(name, axes):
     scores, where = normal(1, *SHAPE), jnp.asarray(WHERE[axes])
     full = jnp.asarray(np.broadcast_to(where, SHAPE))
