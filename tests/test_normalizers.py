@@ -144,8 +144,9 @@ def test_hessian_vector_product_is_a_difference_of_gradients(name):
 
     with jax.enable_x64(True):
         scores, along = (normal(seed, *SHAPE).astype(jnp.float64) for seed in (1, 2))
-        product = jit(lambda: jax.jvp(gradient, (scores,), (along,))[1])()
-        after, before = (jit(gradient)(scores + step * along) for step in (1e-6, -1e-6))
+        derivatives = jit(lambda scores: jax.jvp(gradient, (scores,), (along,)))
+        _, product = derivatives(scores)
+        after, before = (derivatives(scores + step * along)[0] for step in (1e-6, -1e-6))
         assert np.any(product)
         assert_close(product, (after - before) / 2e-6, tolerance=1e-8)
 
@@ -199,24 +200,25 @@ def test_a_row_with_no_key_makes_no_nan_on_the_way(name):
 
 @every
 def test_no_keys_at_all_have_no_weights(name):
-    assert call(name, jnp.zeros((QUERIES, 0))).shape == (QUERIES, 0)
+    assert weigh(name, jnp.zeros((QUERIES, 0))).shape == (QUERIES, 0)
 
 
 @every
 def test_a_row_with_no_key_has_every_derivative_zero(name):
     nothing = jnp.asarray(np.zeros(KEYS, bool))
 
+    @jit
     def derivatives(scores, where):
-        def function(scores):
-            return jnp.sum(call(name, scores, where) * functional(KEYS))
+        """The Jacobian and the Hessian, and the weights and the gradient beside them."""
 
-        return (
-            jax.jvp(lambda s: call(name, s, where), (scores,), (functional(KEYS),)),
-            jax.hessian(function)(scores),
-        )
+        def both(scores):
+            weights, pullback = jax.vjp(lambda s: call(name, s, where), scores)
+            return (weights, pullback(functional(KEYS))), (weights, pullback(functional(KEYS)))
+
+        return jax.jacfwd(both, has_aux=True)(scores)
 
     for where, scores in ((nothing, normal(1, KEYS)), (None, jnp.full(KEYS, -jnp.inf))):
-        for leaf in arrays_in(jit(derivatives)(scores, where)):
+        for leaf in arrays_in(derivatives(scores, where)):
             np.testing.assert_array_equal(leaf, 0.0)
 
 
@@ -251,10 +253,10 @@ def test_the_lowest_allowed_score_beats_a_masked_one(name, low, masked):
 def test_a_score_that_is_no_number_is_seen(name):
     scores = np.asarray(normal(1, KEYS)).copy()
     scores[2] = np.nan
-    for where in (None, jnp.asarray(np.arange(KEYS) > 1)):
-        assert np.isnan(weigh(name, jnp.asarray(scores), where)).any()
-    weights = np.asarray(weigh(name, jnp.asarray(scores), jnp.asarray(np.arange(KEYS) > 2)))
-    assert not np.isnan(weights).any()
+    assert np.isnan(weigh(name, jnp.asarray(scores))).any()
+    for first, seen in ((1, True), (2, False)):
+        weights, _ = pulled(name, jnp.asarray(scores), jnp.asarray(np.arange(KEYS) > first))
+        assert np.isnan(weights).any() == seen
 
 
 @every
@@ -306,13 +308,25 @@ def test_weights_of_many_keys_are_precise(name, lead):
 def test_permuted_scores_have_permuted_weights(name):
     order = np.random.default_rng(3).permutation(KEYS)
     scores, where = np.asarray(normal(1, *SHAPE)), WHERE
-    permuted = weigh(name, jnp.asarray(scores[..., order]), jnp.asarray(where[..., order]))
-    weights = np.asarray(weigh(name, jnp.asarray(scores), jnp.asarray(where)))
-    assert_close(permuted, weights[..., order], tolerance=1e-6)
+    permuted, _ = pulled(name, jnp.asarray(scores[..., order]), jnp.asarray(where[..., order]))
+    weights, _ = pulled(name, jnp.asarray(scores), jnp.asarray(where))
+    assert_close(permuted, np.asarray(weights)[..., order], tolerance=1e-6)
 
 
-@every
-@pytest.mark.parametrize("axes", [np.s_[:, :1, :1], np.s_[..., :1], np.s_[0, 0, 0]])
+# `over_allowed` broadcasts it for all of them.
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("softmax", np.s_[:, :1, :1]),
+        ("sigmoid", np.s_[..., :1]),
+        ("softmax_one", np.s_[0, 0, 0]),
+        ("softmax_sink", np.s_[:, :1, :1]),
+        ("sparsemax", np.s_[..., :1]),
+        ("entmax15", np.s_[0, 0, 0]),
+        ("asentmax", np.s_[:, :1, :1]),
+        ("asentmax", np.s_[..., :1]),
+    ],
+)
 def test_a_mask_broadcasts_against_the_scores(name, axes):
     scores, where = normal(1, *SHAPE), jnp.asarray(WHERE[axes])
     full = jnp.asarray(np.broadcast_to(where, SHAPE))
@@ -326,7 +340,7 @@ def test_vmap_is_a_leading_axis(name):
     mapped = jit(jax.vmap(lambda given, *row: make(name, given)(*row), axes))(
         parameters(name, SHAPE[:-1]), scores, where
     )
-    assert_close(mapped, weigh(name, scores, where), tolerance=1e-6)
+    assert_close(mapped, pulled(name, scores, where)[0], tolerance=1e-6)
 
 
 @every
@@ -357,7 +371,7 @@ def test_where_double_precision_is_possible_dtypes_are_those_of_the_scores(name,
     expected = pulled(name, scores, where)
     with jax.enable_x64(True):
         actual = pulled(name, scores, where)
-        alone = weigh(name, scores)
+        alone = jax.eval_shape(functools.partial(call, name), scores)
     assert alone.dtype == actual[0].dtype == actual[1].dtype == dtype
     assert_close(actual, expected, tolerance=1e-6)
 

@@ -16,6 +16,7 @@ from oracles import (
     KEYS,
     QUERIES,
     VALUE_DIM,
+    arrays_in,
     assert_close,
     jit,
     make_form,
@@ -59,14 +60,15 @@ def maker(kind, queries, keys, features, dtype):
     return InnerProduct, sides
 
 
-def served_by(platform, kind, queries, keys, *, features=3, dtype=jnp.float32, **request):
-    """The name of the algorithm that a program for this platform is made of."""
+def served_by(kind, queries, keys, *, features=3, dtype=jnp.float32, **request):
+    """By platform: the name of the algorithm that a program for it is made of."""
     make, shapes = maker(kind, queries, keys, features, dtype)
     codes = {name: 101.0 + number for number, name in enumerate(ALGORITHMS)}
 
     def coded(code):
         return lambda request: jnp.full((1, queries, 2), code, request.values.dtype)
 
+    @jax.jit  # traced once for all platforms
     def program(values, *arrays):
         return attend(make(*arrays), values, **request)
 
@@ -79,11 +81,13 @@ def served_by(platform, kind, queries, keys, *, features=3, dtype=jnp.float32, *
         )
         for name, algorithm in ALGORITHMS.items()
     }
+    served = {}
     with mock.patch.dict(ALGORITHMS, marked):
-        exported = jax.export.export(jax.jit(program), platforms=[platform])
-        text = exported(abstract(1, keys, 2, dtype=dtype), *shapes).mlir_module()
-    (name,) = [name for name, code in codes.items() if f"<{code:.6e}>" in text]
-    return name
+        for platform in PLATFORMS:
+            exported = jax.export.export(program, platforms=[platform])
+            text = exported(abstract(1, keys, 2, dtype=dtype), *shapes).mlir_module()
+            (served[platform],) = [n for n, code in codes.items() if f"<{code:.6e}>" in text]
+    return served
 
 
 CAUSAL, LENGTHS, WINDOW = masks.causal(), masks.lengths(jnp.asarray([5])), masks.window(2)
@@ -135,8 +139,8 @@ def options(rest):
 @pytest.mark.parametrize(("case", "name"), EVERYWHERE)
 def test_the_same_algorithm_is_picked_on_every_platform(case, name):
     kind, queries, keys, *rest = case
-    for platform in PLATFORMS:
-        assert served_by(platform, kind, queries, keys, **options(rest)) == name
+    served = served_by(kind, queries, keys, **options(rest))
+    assert served == dict.fromkeys(PLATFORMS, name)
 
 
 BY_PLATFORM = {
@@ -153,18 +157,14 @@ BY_PLATFORM = {
 @pytest.mark.parametrize(("case", "names"), BY_PLATFORM.values(), ids=BY_PLATFORM)
 def test_small_inner_products_are_the_kernel_but_on_a_cpu(case, names):
     queries, keys, *rest = case
-    for platform, name in zip(("cpu", "cuda", "tpu"), names, strict=True):
-        assert served_by(platform, InnerProduct, queries, keys, **options(rest)) == name
+    served = served_by(InnerProduct, queries, keys, **options(rest))
+    assert tuple(served[platform] for platform in ("cpu", "cuda", "tpu")) == names
 
 
 @pytest.mark.parametrize("size", [(7, 7), SMALL, LARGE])
 def test_beside_cudnn_no_platform_keeps_pairs(monkeypatch, size):
     monkeypatch.setattr(cudnn, "platform_obstacle", lambda: None)
-    names = {
-        platform: served_by(platform, InnerProduct, *size, dtype=jnp.bfloat16)
-        for platform in PLATFORMS
-    }
-    assert names == {
+    assert served_by(InnerProduct, *size, dtype=jnp.bfloat16) == {
         "cpu": "streaming",
         "cuda": "cudnn",
         "rocm": "streaming",
@@ -192,9 +192,9 @@ def doubled(cost, **constants):
 def contexts(**options):
     """By `attend` with these options, and by the reference."""
     form, values = make_form(Additive), normal(6, KEYS, VALUE_DIM)
-    function = jit(lambda form, values: attend(form, values, **options))
-    expected = jit(lambda form, values: attend(form, values, implementation="dense"))
-    return np.asarray(function(form, values)), np.asarray(expected(form, values))
+    both = options, {"implementation": "dense"}
+    function = jit(lambda *args: [attend(*args, **options) for options in both])
+    return arrays_in(function(form, values))
 
 
 def refuse(kind, **options):
@@ -293,8 +293,8 @@ def test_where_one_platform_keeps_no_pairs_no_other_does(
     monkeypatch, constants, normalizer, elsewhere
 ):
     monkeypatch.setitem(ALGORITHMS, "new", doubled(ON_CUDA, **constants))
-    names = [served_by(platform, *SIZES, normalizer=normalizer) for platform in PLATFORMS]
-    assert names == [elsewhere, "new", elsewhere, elsewhere]
+    served = served_by(*SIZES, normalizer=normalizer)
+    assert served == dict.fromkeys(PLATFORMS, elsewhere) | {"cuda": "new"}
 
 
 def test_a_backward_pass_keeps_no_pairs_beside_an_algorithm_that_keeps_none(monkeypatch):

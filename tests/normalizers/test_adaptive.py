@@ -1,5 +1,6 @@
 """ASEntmax: as sharp as the query and the number of keys ask for."""
 
+import functools
 import math
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from normalizer_equations import asentmax as equation
-from normalizer_equations import row_by_row, slopes
+from normalizer_equations import row_by_row
 from oracles import (
     BATCH,
     HEADS,
@@ -42,17 +43,32 @@ def learned(**options):
     return randomized(lambda: ASEntmax(QUERY_DIM, HEADS, rngs=nnx.Rngs(0), **options))
 
 
+def read_by_numpy(parameters, queries):
+    """What β and γ are made of, query by query and head by head."""
+    read = {name: np.zeros((BATCH, HEADS, QUERIES)) for name in ("beta", "gamma")}
+    for name, numbers in read.items():
+        weight, bias = parameters[f"{name}_weight"], parameters[f"{name}_bias"]
+        for b, h, i in np.ndindex(numbers.shape):
+            numbers[b, h, i] = queries[b, i] @ weight[:, h] + bias[h]
+    return read
+
+
 def by_numpy(parameters, queries, scores, where, delta=1.0, gamma_range=2.0):
     """The weights, query by query and head by head."""
-    beta, gamma = np.zeros(scores.shape[:-1]), np.zeros(scores.shape[:-1])
-    for b, h, i in np.ndindex(beta.shape):
-        read = {
-            name: queries[b, i] @ parameters[f"{name}_weight"][:, h] + parameters[f"{name}_bias"][h]
-            for name in ("beta", "gamma")
-        }
-        beta[b, h, i] = math.log(1 + math.exp(read["beta"]))
-        gamma[b, h, i] = gamma_range * math.tanh(read["gamma"])
+    read = read_by_numpy(parameters, queries)
+    beta, gamma = np.log(1 + np.exp(read["beta"])), gamma_range * np.tanh(read["gamma"])
     return row_by_row(lambda *row: equation(*row, delta), scores, where, beta, gamma)
+
+
+def slopes_by_numpy(beta, gamma, step=1e-6):
+    """Central differences by the β and the γ of every query, of `FACTORS` on its weights."""
+
+    def values(beta, gamma):
+        return np.sum(row_by_row(equation, exact(SCORES), WHERE, beta, gamma) * exact(FACTORS), -1)
+
+    by_beta = values(beta + step, gamma) - values(beta - step, gamma)
+    by_gamma = values(beta, gamma + step) - values(beta, gamma - step)
+    return by_beta / (2 * step), by_gamma / (2 * step)
 
 
 def parameters_of(normalizer):
@@ -82,9 +98,11 @@ def test_weights_are_those_found_by_hand(difference, beta, gamma):
 
 
 def test_without_beta_it_is_entmax():
-    zero = jnp.zeros(SHAPE[:-1])
-    weights = ScaledEntmax(zero, normal(4, *SHAPE[:-1]))(SCORES, jnp.asarray(WHERE))
-    assert_close(weights, entmax15(SCORES, jnp.asarray(WHERE)), tolerance=1e-6)
+    def both(zero, gamma, where):
+        return ScaledEntmax(zero, gamma)(SCORES, where), entmax15(SCORES, where)
+
+    weights, expected = jit(both)(jnp.zeros(SHAPE[:-1]), normal(4, *SHAPE[:-1]), jnp.asarray(WHERE))
+    assert_close(weights, expected, tolerance=1e-6)
 
 
 def test_gradients_of_beta_and_gamma_are_those_of_the_equation():
@@ -93,13 +111,9 @@ def test_gradients_of_beta_and_gamma_are_those_of_the_equation():
     def function(normalizer):
         return jnp.sum(normalizer(SCORES, jnp.asarray(WHERE)) * FACTORS)
 
-    def value(beta, gamma):
-        return np.sum(row_by_row(equation, exact(SCORES), WHERE, beta, gamma) * exact(FACTORS))
-
     actual = jit(jax.grad(function))(ScaledEntmax(beta, gamma))
     expected = ScaledEntmax(
-        jnp.asarray(slopes(lambda b: value(b, exact(gamma)), beta), jnp.float32),
-        jnp.asarray(slopes(lambda g: value(exact(beta), g), gamma), jnp.float32),
+        *(jnp.asarray(s, jnp.float32) for s in slopes_by_numpy(exact(beta), exact(gamma)))
     )
     assert np.any(expected.beta)
     assert np.any(expected.gamma)
@@ -107,19 +121,23 @@ def test_gradients_of_beta_and_gamma_are_those_of_the_equation():
     assert not np.any(actual.gamma[:, :, 1:3])  # with no key, and with a single one
 
 
+@functools.partial(jit, static_argnames="delta")
+def weights_and_jacobians(scores, where, beta, gamma, delta):
+    def weigh(beta, gamma):
+        return ScaledEntmax(beta, gamma, delta)(scores, where)
+
+    return weigh(beta, gamma), *(f(weigh, (0, 1))(beta, gamma) for f in (jax.jacfwd, jax.jacrev))
+
+
 @pytest.mark.parametrize("low", [float(np.finfo(np.float32).min), -1e30, -np.inf, np.nan])
 @pytest.mark.parametrize("delta", [0.0, 1.0])
 def test_no_score_makes_the_derivatives_of_a_scale_infinite(low, delta):
     scores = np.array([3e38, 1.0, low, low, low, 0.0, 2.9e38], np.float32)
     where = jnp.asarray(~np.isnan(scores))
-
-    def weigh(beta, gamma):
-        return ScaledEntmax(beta, gamma, delta)(jnp.asarray(scores), where)
-
     numbers = (jnp.asarray(3.0), jnp.asarray(0.5))
-    forward, reverse = (jit(f(weigh, (0, 1)))(*numbers) for f in (jax.jacfwd, jax.jacrev))
+    weights, forward, reverse = weights_and_jacobians(jnp.asarray(scores), where, *numbers, delta)
     assert_close(forward, reverse, tolerance=1e-6)
-    assert_close(weigh(*numbers), np.eye(KEYS)[0], tolerance=1e-6)
+    assert_close(weights, np.eye(KEYS)[0], tolerance=1e-6)
 
 
 def test_a_scale_of_zero_makes_allowed_keys_equal():
@@ -143,13 +161,14 @@ def test_scores_without_the_axes_of_beta_are_refused():
 )
 def test_beta_and_gamma_are_read_from_the_query(options):
     normalizer = learned(**options)
-    weights = jit(lambda n, q: n.reading(q)(SCORES, jnp.asarray(WHERE)))(normalizer, QUERY_VECTORS)
+    function = jit(lambda n, q: n.reading(q)(SCORES, jnp.asarray(WHERE)))
+    weights = function(normalizer, QUERY_VECTORS)
     expected = by_numpy(
         parameters_of(normalizer), exact(QUERY_VECTORS), exact(SCORES), WHERE, **options
     )
     assert_close(weights, expected, tolerance=2e-6)
-    other = jit(lambda n, q: n.reading(q)(SCORES, jnp.asarray(WHERE)))(normalizer, -QUERY_VECTORS)
-    assert np.any(np.abs(np.asarray(weights - other)) > 0.01)
+    other = function(normalizer, jax.device_put(-np.asarray(QUERY_VECTORS)))
+    assert np.any(np.abs(np.asarray(weights) - np.asarray(other)) > 0.01)
 
 
 def test_gradients_are_those_of_the_equation():
@@ -161,17 +180,25 @@ def test_gradients_are_those_of_the_equation():
         weights = nnx.merge(graph, state).reading(queries)(SCORES, jnp.asarray(WHERE))
         return jnp.sum(weights * FACTORS)
 
-    def value(numbers, queries):
-        return np.sum(by_numpy(numbers, queries, exact(SCORES), WHERE) * exact(FACTORS))
+    # By the chain rule, from the slopes of β = log(1 + e^r) and γ = 2 tanh s.
+    queries, read = exact(QUERY_VECTORS), read_by_numpy(numbers, exact(QUERY_VECTORS))
+    beta, gamma = np.log(1 + np.exp(read["beta"])), 2 * np.tanh(read["gamma"])
+    by_beta, by_gamma = slopes_by_numpy(beta, gamma)
+    by_read = {
+        "beta": by_beta / (1 + np.exp(-read["beta"])),
+        "gamma": by_gamma * (2 - gamma**2 / 2),
+    }
+    expected = {f"{name}_bias": by.sum((0, 2)) for name, by in by_read.items()}
+    expected |= {
+        f"{name}_weight": np.einsum("bid,bhi->dh", queries, by) for name, by in by_read.items()
+    }
+    assert all(np.any(array) for array in expected.values())
 
     by_state, by_queries = jit(jax.grad(function, (0, 1)))(state, QUERY_VECTORS)
-    for name, array in nnx.to_pure_dict(by_state).items():
-        expected = slopes(
-            lambda x, name=name: value(numbers | {name: x}, exact(QUERY_VECTORS)), numbers[name]
-        )
-        assert np.any(expected)
-        assert_close(array, expected, tolerance=3e-6)
-    expected = slopes(lambda q: value(numbers, q), exact(QUERY_VECTORS))
+    assert_close(nnx.to_pure_dict(by_state), expected, tolerance=3e-6)
+    expected = sum(
+        np.einsum("bhi,dh->bid", by, numbers[f"{name}_weight"]) for name, by in by_read.items()
+    )
     assert_close(by_queries, expected, tolerance=3e-6)
 
 

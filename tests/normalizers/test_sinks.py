@@ -120,11 +120,15 @@ def test_the_share_of_no_key_passes_on_no_gradient():
         np.testing.assert_array_equal(leaf, 0.0)
 
 
+@jit
+def weight_and_gradient(sink, score):
+    return jax.value_and_grad(lambda sink: SoftmaxWithSink(sink)(jnp.full(KEYS, score))[0])(sink)
+
+
 @pytest.mark.parametrize(("sink", "weight"), [(1e38, 0.0), (-1e38, 1 / KEYS)])
 @pytest.mark.parametrize("score", [-1e3, 0.0, 1e3])
 def test_a_great_sink_takes_all_and_a_low_one_nothing(sink, weight, score):
-    function = jax.value_and_grad(lambda sink: SoftmaxWithSink(sink)(jnp.full(KEYS, score))[0])
-    actual, gradient = function(jnp.asarray(sink))
+    actual, gradient = weight_and_gradient(jnp.asarray(sink), jnp.asarray(score))
     assert_close(actual, np.array(weight), tolerance=1e-6)
     assert gradient == 0
 
