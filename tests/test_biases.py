@@ -126,6 +126,13 @@ def test_an_array_broadcasts(single, convert):
     np.testing.assert_array_equal(evaluated(convert(array)), np.broadcast_to(array, SHAPE))
 
 
+@pytest.mark.parametrize(
+    "array", [np.asarray(TABLE[0, 0, 0, 0]), TABLE[0, 0, 0]], ids=["number", "keys"]
+)
+def test_axes_may_be_left_out_in_front(array):
+    np.testing.assert_array_equal(evaluated(array), np.broadcast_to(array, SHAPE))
+
+
 def test_three_axes_are_those_of_heads_or_else_of_examples():
     np.testing.assert_array_equal(evaluated(TABLE[0]), np.broadcast_to(TABLE[0], SHAPE))
     np.testing.assert_array_equal(evaluated(TABLE[:, 0]), np.broadcast_to(TABLE[:, :1], SHAPE))

@@ -260,7 +260,7 @@ def block_sizes(
     pairs = max(1, pairs // max(1, math.prod(lead)))
     key_block = max(1, min(num_keys, LARGEST_BLOCK, math.isqrt(pairs)))
     # The turn of a tile holds its piece of such an array, too, and the gradient of the piece.
-    pairs = max(1, pairs // 2) if has_array_of_pairs else pairs
+    pairs = pairs // 2 if has_array_of_pairs else pairs
     query_block = max(1, min(num_queries, LARGEST_BLOCK, pairs // key_block))
     return query_block, key_block
 

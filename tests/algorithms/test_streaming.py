@@ -37,7 +37,7 @@ from attention import (
     form_of,
     masks,
 )
-from attention.algorithms import tiles
+from attention.algorithms import streaming, tiles
 from attention.biases import Alibi, RelativePosition
 from attention.scores import MLP
 
@@ -251,6 +251,11 @@ def test_a_query_with_no_key_makes_no_nan_on_the_way(normalizer):
     args, mask, _ = problem(InnerProduct, "dense", ())
     with jax.debug_nans(True):
         pulled(args, mask, normalizer)
+
+
+def test_what_no_key_weighs_has_a_logarithm_of_minus_infinity():
+    total = streaming.Total(np.float32([-3.0, 5.0, 0.0]), np.float32([1.0, np.e, 0.0]))
+    np.testing.assert_allclose(total.logarithm(), [-3.0, 6.0, -np.inf])
 
 
 @every_normalizer
