@@ -24,7 +24,7 @@ class Positions(NamedTuple):
     keys: Int[Array, "*#batch keys"] | None = None
 
     def of(self, shape: tuple[int, ...]) -> "Positions":
-        """The positions as arrays, for scores `[*lead, queries, keys]`.
+        """The positions as arrays, for scores `[*lead, queries, keys]`; None stays None.
 
         Raises:
           ValueError: they are no integers, or do not fit the scores.

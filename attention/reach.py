@@ -71,6 +71,8 @@ def replaced(
     if reachable is None:
         return tree
     axis = reachable.ndim - 1
+    first = jnp.argmax(reachable, axis=axis, keepdims=True)
+    some = jnp.any(reachable, axis=axis, keepdims=True)
 
     def replace(leaf: Array) -> Array:
         def beside(array: Array) -> Array:
@@ -78,9 +80,7 @@ def replaced(
 
         instead = jnp.ones((), leaf.dtype)
         if by_copies:
-            first = beside(jnp.argmax(reachable, axis=axis, keepdims=True))
-            row = lax.stop_gradient(jnp.take_along_axis(leaf, first, axis=axis))
-            some = jnp.any(reachable, axis=axis, keepdims=True)
+            row = lax.stop_gradient(jnp.take_along_axis(leaf, beside(first), axis=axis))
             instead = jnp.where(beside(some), row, instead)
         return jnp.where(beside(reachable), leaf, instead)
 

@@ -18,6 +18,7 @@ from attention import SCORES, Additive, InnerProduct, KeyOnly, Pairwise, Score, 
 # Distinct primes, so that an array with swapped axes does not fit.
 BATCH, HEADS, QUERIES, KEYS = 2, 3, 5, 7
 QUERY_DIM, KEY_DIM, HIDDEN, VALUE_DIM = 11, 13, 17, 19
+FEW_HIDDEN = 11  # where all terms of the hidden units would be compiled
 
 # Tests compile far more than they compute.
 UNOPTIMIZED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -184,8 +185,8 @@ def double_vmap(score):
 # Forms
 
 
-def make_form(kind, lead=(), *, scale=0.4):
-    """A form of one kind for problems on `lead` axes."""
+def make_form(kind, lead=(), *, scale=0.4, hidden=HIDDEN):
+    """A form of one kind for problems on `lead` axes; an additive one of so many hidden units."""
     draw = functools.partial(normal, scale=scale)
     if kind is KeyOnly:
         return KeyOnly(normal(1, *lead, KEYS), QUERIES)
@@ -198,9 +199,9 @@ def make_form(kind, lead=(), *, scale=0.4):
         )
     if kind is Additive:
         return Additive(
-            normal(1, *lead, QUERIES, HIDDEN),
-            normal(2, *lead, KEYS, HIDDEN),
-            draw(3, *lead, HIDDEN),
+            normal(1, *lead, QUERIES, hidden),
+            normal(2, *lead, KEYS, hidden),
+            draw(3, *lead, hidden),
         )
     score = randomized(lambda: Distance(QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)), lead=lead)
     return Pairwise(score, normal(1, *lead, QUERIES, QUERY_DIM), normal(2, *lead, KEYS, KEY_DIM))

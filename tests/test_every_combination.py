@@ -1,8 +1,9 @@
 """Contexts and gradients of many combinations of all there is, against loops in float64.
 
-Every form, hidden values and offsets of every size, under every normalizer in every dtype, by every
-algorithm that serves it, with masks and biases in turn; and one form under every mask with every
-bias. Keys that no query may attend to hold NaN. Sizes of hidden values and offsets share a program.
+Every form, hidden values and offsets of every size, under every normalizer, by every algorithm that
+serves it, in float32 and in half precision, whose two dtypes take turns, as do masks and biases;
+and one form under every mask with every bias. Keys that no query may attend to hold NaN. Sizes of
+hidden values and offsets share a program.
 """
 
 import dataclasses

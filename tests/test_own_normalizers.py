@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from oracles import (
     BATCH,
+    FEW_HIDDEN,
     HEADS,
     KEYS,
     QUERIES,
@@ -112,10 +113,7 @@ def loop_weights(form, allowed, by_numpy):
 
 
 def problem(kind, mask, lead=LEAD):
-    form = make_form(kind, lead)
-    if kind is Additive:  # with few hidden units, whose terms would all be compiled
-        arrays = (np.asarray(array)[..., :3] for array in jax.tree.leaves(form))
-        form = Additive(*map(jax.device_put, arrays))
+    form = make_form(kind, lead, hidden=FEW_HIDDEN)
     return form, normal(6, *lead, KEYS, VALUE_DIM), *make_mask(mask, lead)
 
 

@@ -190,7 +190,7 @@ def cut_problem(
     """`cut`, for a problem that need not have values."""
     num_queries, num_keys = size_of(form, len(lead))
     shape = (*lead, num_queries, num_keys)
-    query_block, key_block = block_sizes(form, shape, has_array_of_pairs=_is_array(bias, shape))
+    query_block, key_block = block_sizes(form, shape, has_array_of_pairs=_has_array(bias, shape))
     data, static = (
         {name: getattr(form, name) for name in field_names(type(form), static=static)}
         for static in (False, True)
@@ -265,9 +265,9 @@ def block_sizes(
     return query_block, key_block
 
 
-def _is_array(bias: Bias | None, shape: tuple[int, ...]) -> bool:
+def _has_array(bias: Bias | None, shape: tuple[int, ...]) -> bool:
     """Whether a bias holds an array with an entry for each query and key."""
-    return any(leaf.shape[-2:] == shape[-2:] for leaf in jax.tree.leaves(bias))
+    return any(np.shape(leaf)[-2:] == shape[-2:] for leaf in jax.tree.leaves(bias))
 
 
 def _ranges(size: int, block: int) -> list[range]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from oracles import (
     BATCH,
+    FEW_HIDDEN,
     HEADS,
     KEYS,
     VALUE_DIM,
@@ -563,9 +564,7 @@ def test_issue_16_gradient_of_the_readout(size):
 
 
 def problem(mask, lead):
-    """With few hidden units, whose terms would all be compiled."""
-    arrays = (np.asarray(array)[..., :3] for array in jax.tree.leaves(make_form(Additive, lead)))
-    form = Additive(*map(jax.device_put, arrays))
+    form = make_form(Additive, lead, hidden=FEW_HIDDEN)
     return form, normal(6, *lead, KEYS, VALUE_DIM), *make_mask(mask, lead)
 
 

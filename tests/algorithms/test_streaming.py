@@ -1,5 +1,6 @@
 import functools
 import itertools
+from dataclasses import dataclass
 from unittest import mock
 
 import jax
@@ -39,6 +40,7 @@ from attention import (
 )
 from attention.algorithms import streaming, tiles
 from attention.biases import Alibi, RelativePosition
+from attention.pytrees import register_dataclass
 from attention.scores import MLP
 
 pytestmark = pytest.mark.usefixtures("strict")
@@ -488,6 +490,25 @@ def test_bfloat16_is_that_of_arguments_and_context_alone(kind):
     eps = float(jnp.finfo(jnp.bfloat16).eps)
     assert_close(context, expected[0], eps)
     assert_close(gradient, expected[1], 6 * eps)  # a sum of terms rounded one by one
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Slope:
+    """A bias whose only leaf is a number, and no array."""
+
+    slope: float
+
+    def __call__(self, query_index, key_index):
+        return self.slope * (query_index[:, None] - key_index[None, :]).astype(jnp.float32)
+
+
+def test_a_bias_may_hold_a_plain_number():
+    (form, values), *_ = problem(InnerProduct, "none")
+    steps = np.arange(QUERIES)[:, None] - np.arange(KEYS)[None, :]
+    biases = Slope(0.5), 0.5 * steps.astype(np.float32)
+    contexts = jit(lambda *args: [streamed(*args, bias=bias) for bias in biases])
+    assert_close(*contexts(form, values), FORWARD)
 
 
 # Memory

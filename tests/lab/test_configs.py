@@ -77,12 +77,11 @@ def test_a_config_takes_every_score(name, score):
 STATIC = ("uniform", "linear", "mlp_pooling")
 
 # Of each decoder, its first config: what the others change is in no program of its own. Data of
-# packages take longer to read than to train on here. `test_learning` trains the parallel decoder
-# with every score.
+# packages take longer to read than to train on here.
 DECODERS = {
     load(name).model.decoder: name
     for name in sorted(CONFIGS, reverse=True)
-    if load(name).task.name not in PACKAGED and load(name).model.decoder != "parallel"
+    if load(name).task.name not in PACKAGED
 }
 
 
