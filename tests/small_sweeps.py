@@ -54,7 +54,9 @@ def is_locked(run_path):
 
 
 def wait_for(condition, seconds=100):
+    """What a condition tells once it holds."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (told := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)
+    return told
