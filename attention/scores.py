@@ -4,7 +4,8 @@ A score says how well a key answers a query. It is an `nnx.Module` made by
 `Score(query_dim, key_dim, *, rngs, **options)` and called on *single* vectors;
 everything else (all pairs, heads, batches) follows by `jax.vmap`. A score that can
 promise structure overrides `form`, and is then served by a cheaper algorithm; the two
-must agree, which a test checks for every score there is.
+must agree, which a test checks for every score there is. Where a class derived from such a
+score has another equation, it promises nothing until it overrides `form` again.
 
 Write a score in row form, `query @ W`, not `W @ query`: under `vmap` the row form
 becomes a single matrix product over all queries, and the projection is done once for
@@ -45,12 +46,23 @@ _projection = jax.nn.initializers.lecun_normal()
 class Score(nnx.Module):
     """A score function `score(query, key) -> scalar` on two single vectors."""
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # Another equation does not have the structure that the one before it promised.
+        if _owner(cls, "__call__") < _owner(cls, "form"):
+            cls.form = Score.form  # type: ignore[method-assign]
+
     def __call__(self, query: PyTree, key: PyTree) -> Float[Array, ""]:
         raise NotImplementedError(f"{type(self).__name__} must define __call__(query, key)")
 
     def form(self, queries: PyTree, keys: PyTree) -> Form:
         """The scores of all pairs, with the structure this score promises (none, by default)."""
         return Pairwise(self, queries, keys)
+
+
+def _owner(cls: type, method: str) -> int:
+    """How far up a class inherits a method from: 0 for its own."""
+    return next(place for place, base in enumerate(cls.__mro__) if method in vars(base))
 
 
 class Uniform(Score):

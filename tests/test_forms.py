@@ -28,6 +28,7 @@ from oracles import (
 
 from attention import Additive, InnerProduct, KeyOnly, Pairwise, Score, attend, form_of, masks
 from attention.forms import SquaredDistance, accumulator, product
+from attention.scores import Dot
 
 pytestmark = pytest.mark.usefixtures("strict")
 
@@ -115,6 +116,49 @@ def test_form_of_keeps_what_the_score_promises(name, kind):
     queries = normal(1, QUERIES, QUERY_DIM)
     keys = normal(2, KEYS, QUERY_DIM if kind is InnerProduct and name != "bilinear" else KEY_DIM)
     assert type(jit(functools.partial(form_of, make_score(name)))(queries, keys)) is kind
+
+
+class Scaled:
+    """To be mixed with a score."""
+
+    def __call__(self, query, key):
+        return 3.0 * super().__call__(query, key)
+
+
+class Turned(Scaled, Dot):
+    """Of a class that promises structure, with another equation."""
+
+
+class Again(Turned):
+    """Of a class that promises none."""
+
+
+class Structured(Turned):
+    """That promises it anew."""
+
+    def form(self, queries, keys):
+        return InnerProduct(3.0 * queries, keys)
+
+
+class Renamed(Structured):
+    """The equation is the same."""
+
+
+@pytest.mark.parametrize(
+    ("score", "kind"),
+    [
+        (Turned, Pairwise),
+        (Again, Pairwise),
+        (Structured, InnerProduct),
+        (Renamed, InnerProduct),
+    ],
+)
+def test_another_equation_does_not_inherit_structure(score, kind):
+    queries, keys = normal(1, QUERIES, QUERY_DIM), normal(2, KEYS, QUERY_DIM)
+    form = form_of(score(QUERY_DIM, QUERY_DIM, rngs=nnx.Rngs(0)), queries, keys)
+    assert type(form) is kind
+    expected = 3.0 * np.asarray(queries, np.float64) @ np.asarray(keys, np.float64).T
+    assert_close(jit(lambda form: form.scores())(form), expected)
 
 
 def test_the_form_of_a_plain_function_enters_jit_as_an_argument():

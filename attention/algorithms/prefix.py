@@ -102,8 +102,8 @@ def attend_prefixes(
 def attend_causal(
     form: KeyOnly,
     values: Float[Array, "*lead keys value_dim"],
-    where: Bool[Array, "*#lead #keys"] | None = None,
-    offset: int = 0,
+    where: Bool[Array, "*#lead #keys"] | None,
+    offset: int,
 ) -> Float[Array, "*lead queries value_dim"]:
     """The context of query i is the context of keys 0 to i + offset, as far as they exist.
 

@@ -81,7 +81,10 @@ class Option(NamedTuple):
 
 
 def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
-    """The options of a class or function: the keyword-only arguments, less `rngs`."""
+    """The options of a class or function: what can be given by name alone, less `rngs`.
+
+    Those are the keyword-only arguments, and those after the second that have a default.
+    """
     called = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
     try:
         parameters = inspect.signature(called).parameters.values()
@@ -93,10 +96,19 @@ def options_of(factory: Callable[..., Any]) -> dict[str, Option]:
             _evaluated(parameter.annotation, namespace),
             REQUIRED if parameter.default is parameter.empty else parameter.default,
         )
-        for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "rngs"
+        for place, parameter in enumerate(parameters)
+        if _is_option(parameter, place - isinstance(factory, type))
     }
     return _for_a_config(options)
+
+
+def _is_option(parameter: inspect.Parameter, place: int) -> bool:
+    # The first two are given by place: query and key, or their sizes.
+    has_default = place >= 2 and parameter.default is not parameter.empty
+    by_name = parameter.kind is parameter.KEYWORD_ONLY or (
+        parameter.kind is parameter.POSITIONAL_OR_KEYWORD and has_default
+    )
+    return by_name and parameter.name != "rngs"
 
 
 def static_fields_of(dataclass: type) -> dict[str, Option]:

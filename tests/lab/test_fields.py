@@ -105,6 +105,13 @@ def read(*flags, score="mine_fields:Score"):
 # Which options there are.
 
 
+def capped(query, key=None, scale=1.0, *more, shift=0, **rest): ...
+
+
+class Capped:
+    def __init__(self, query_dim=5, key_dim=7, scale=1.0, rngs=None): ...
+
+
 @pytest.mark.parametrize(
     ("factory", "expected"),
     [
@@ -116,9 +123,11 @@ def read(*flags, score="mine_fields:Score"):
         (overlap, {}),
         (jnp.dot, {"precision": None, "preferred_element_type": None, "out_sharding": None}),
         (math.hypot, {}),
+        (capped, {"scale": 1.0, "shift": 0}),
+        (Capped, {"scale": 1.0}),
     ],
 )
-def test_the_options_are_the_keyword_only_arguments(factory, expected):
+def test_the_options_are_what_can_be_given_by_name_alone(factory, expected):
     assert {name: option.default for name, option in options_of(factory).items()} == expected
 
 
