@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention import recurrence
-from attention.forms import Form
+from attention.forms import Form, KeyOnly
 from attention.masks import Mask
 from attention.pytrees import register_dataclass
 
@@ -45,6 +45,16 @@ class KeyCache:
         """How many keys there is room for."""
         return self.values.shape[-2]
 
+    def has_room_for(self, form: Form, values: Float[Array, "*batch kv_heads n head_dim"]) -> bool:
+        """Whether what these keys and values are kept as has the sizes that the cache has."""
+        axis = self.positions.ndim + 1
+
+        def without_time(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda leaf: leaf.shape[:axis] + leaf.shape[axis + 1 :], tree)
+
+        held = without_time((self.keys, self.values))
+        return held == without_time((_kept_of(form), values))
+
     def append(
         self, form: Form, values: Float[Array, "*batch kv_heads n head_dim"]
     ) -> tuple["KeyCache", Form]:
@@ -56,8 +66,8 @@ class KeyCache:
           form: of the new queries and the new keys, `n` of each.
           values: of the new keys.
         """
-        new = {name: getattr(form, name) for name in form.per_key}
-        keys, kept_values = jax.tree.map(self._written, (self.keys, self.values), (new, values))
+        new = _kept_of(form), values
+        keys, kept_values = jax.tree.map(self._written, (self.keys, self.values), new)
         cache = KeyCache(keys, kept_values, self.positions + values.shape[-2])
         return cache, dataclasses.replace(form, **keys)
 
@@ -111,6 +121,11 @@ class StateCache:
 
     state: recurrence.State
     positions: Int[Array, "*batch"]
+
+    def has_room_for(self, form: Form, values: Float[Array, "*batch heads n head_dim"]) -> bool:
+        """Whether the state is of such keys, and of values of this size."""
+        *lead, _, head_dim = values.shape
+        return isinstance(form, KeyOnly) and self.state.context.shape == (*lead, head_dim)
 
     def append(
         self,
@@ -185,7 +200,7 @@ def empty_keys(
         leaf = jnp.expand_dims(leaf, tuple(range(len(batch))))
         return jnp.broadcast_to(leaf, (*batch, heads, length, *rest))
 
-    keys = {name: jax.tree.map(fill, getattr(form, name)) for name in form.per_key}
+    keys = jax.tree.map(fill, _kept_of(form))
     values = jnp.zeros((*batch, kv_heads, length, head_dim), dtype)
     return KeyCache(keys, values, jnp.zeros(batch, jnp.int32))
 
@@ -226,6 +241,11 @@ def with_time(
         lambda leaf: jnp.expand_dims(leaf, batch_axes), (query, key, value)
     )
     return query, key, value, True
+
+
+def _kept_of(form: Form) -> dict[str, PyTree]:
+    """What a form keeps of its keys."""
+    return {name: getattr(form, name) for name in form.per_key}
 
 
 def _zero_where(which: Bool[Array, "*batch"], positions: Int[Array, "*batch"]) -> Array:

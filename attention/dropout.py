@@ -82,8 +82,12 @@ def check_rate(rate: float) -> None:
     Raises:
       ValueError: with the rate.
     """
-    if not 0 <= rate <= 1:
-        raise ValueError(f"dropout_rate={rate!r}: must be from 0 to 1")
+    try:
+        is_probability = bool(0 <= rate <= 1) and not isinstance(rate, bool)
+    except (TypeError, ValueError):  # no number, or several
+        is_probability = False
+    if not is_probability:
+        raise ValueError(f"dropout_rate={rate!r}: must be a number from 0 to 1")
 
 
 @runtime_checkable

@@ -114,6 +114,8 @@ def read_inputs(
     if not isinstance(values, jax.Array) or values.ndim < 2:
         shape = getattr(values, "shape", f"of a {type(values).__name__}")
         raise ValueError(f"values must be one array [..., keys, value_dim], got shape {shape}")
+    _check_leaves("queries", queries, values.ndim - 2)
+    _check_leaves("keys", keys, values.ndim - 2)
     query_lead, key_lead = (_lead_of(side, values.ndim - 2) for side in (queries, keys))
     leads = {"queries": query_lead, "keys": key_lead, "values": values.shape[:-2]}
     num_queries, num_keys = (
@@ -151,6 +153,18 @@ def _check_size(name: str, vectors: PyTree, dim: str, size: int) -> None:
     if vectors.ndim < 2 or vectors.shape[-1] != size:
         raise ValueError(
             f"{name} must be [..., {name}, {dim}] with {dim}={size}, got shape {vectors.shape}"
+        )
+
+
+def _check_leaves(name: str, tree: PyTree, batch_axes: int) -> None:
+    """Refuses a pytree that does not have the same leading axes everywhere."""
+    shapes = dict.fromkeys(leaf.shape for leaf in jax.tree.leaves(tree))
+    leads = {shape[: batch_axes + 1] for shape in shapes}
+    if not isinstance(tree, jax.Array) and (len(leads) != 1 or len(*leads) <= batch_axes):
+        axes = "no batch axes" if batch_axes == 0 else f"the {batch_axes} batch axes of the values"
+        raise ValueError(
+            f"{name} must be one array, or a pytree of arrays [..., {name}, …] with {axes}; got a"
+            f" {type(tree).__name__} of arrays of shapes {', '.join(map(str, shapes)) or 'none'}"
         )
 
 

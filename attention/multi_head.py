@@ -364,7 +364,8 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         if keys is None and values is not None:
             raise ValueError("inputs_k=None: where inputs_v is given, inputs_k must be given too")
         keys = queries if keys is None else keys
-        inputs = _Inputs(queries, keys, keys if values is None else values)
+        values = keys if values is None else values
+        inputs = _Inputs(*map(jnp.asarray, (queries, keys, values)))
         inputs.check(*(each.in_features[-1] for each in (self.query, self.key, self.value)))
         return inputs
 

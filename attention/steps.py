@@ -114,18 +114,32 @@ class Steps(Heads):
         inputs = read_inputs(query, key, value, self.query_dim, self.key_dim)
         if inputs.batch != batch:
             raise ValueError(f"the batch of the step is {inputs.batch}, that of its cache {batch}")
+        if inputs.num_queries != inputs.num_keys:
+            raise ValueError(
+                f"a step takes a key with each query, got {inputs.num_queries} queries and"
+                f" {inputs.num_keys} keys"
+            )
         if isinstance(cache, KeyCache):
             cache.check_room(inputs.num_keys)
         positions = caches.next_positions(cache, inputs.num_keys)
-        form = self._form(inputs, Positions(positions, positions))
+        form, values = (
+            self._form(inputs, Positions(positions, positions)),
+            self._split(inputs.values),
+        )
+        if isinstance(cache, StateCache):
+            values = for_heads(values, self.heads)
+        if not cache.has_room_for(form, values):
+            raise ValueError(
+                "the cache is of another layer, or of keys or values of other sizes: say"
+                f" cache=layer.init_cache(…, value_dim={inputs.values.shape[-1]})"
+            )
         if isinstance(cache, StateCache):
             assert isinstance(form, KeyOnly)
             _refuse_arguments(mask=mask, bias=bias, score_mod=score_mod)
-            values = for_heads(self._split(inputs.values), self.heads)
             cache, context = cache.append(form.logits, values)
         else:
             arguments = mask, bias, score_mod
-            cache, context = self._append(cache, form, inputs, positions, *arguments)
+            cache, context = self._append(cache, form, values, inputs, positions, *arguments)
         context = join_heads(context)
         return context[..., 0, :] if is_single else context, cache
 
@@ -133,6 +147,7 @@ class Steps(Heads):
         self,
         cache: KeyCache,
         form: Form,
+        values: Array,
         inputs: Inputs,
         positions: Array,
         mask: Any,
@@ -153,7 +168,7 @@ class Steps(Heads):
         )
         # The scores of a single query are fewer than what the cache holds, which others would copy.
         alone = "dense" if inputs.num_queries == 1 else None
-        cache, form = cache.append(form, self._split(inputs.values))
+        cache, form = cache.append(form, values)
         context = attend(
             form,
             for_heads(cache.values, self.heads),

@@ -413,6 +413,11 @@ def test_a_state_is_never_full():
         ("mlp", {"query": jnp.zeros((BATCH, 3))}, "queries must be .* query_dim=22, got shape"),
         ("mlp", {"value": jnp.zeros(VALUES)}, r"value must have the 1 batch axes .* \(57,\)"),
         ("mlp", {"value": jnp.zeros((BATCH, 58))}, r"a multiple of heads=3, got shape"),
+        ("mlp", {"value": jnp.zeros((BATCH, 60))}, r"of other sizes: .*, value_dim=60\)"),
+        ("linear", {"value": jnp.zeros((BATCH, 60))}, r"of other sizes: .*, value_dim=60\)"),
+        ("mlp", {"cache": "linear"}, "^the cache is of another layer"),
+        ("mlp", {"cache": "bilinear"}, "^the cache is of another layer"),
+        ("linear", {"cache": "mlp"}, "^the cache is of another layer"),
         ("mlp", {"is_causal": True}, "is_causal=True: say mask="),
         ("mlp", {"rotary": True}, r"^rotary=True: is an argument of Attention\(…\)"),
         ("mlp", {"query_positions": 3}, "^query_positions=3: is an argument of the call of"),
@@ -424,8 +429,16 @@ def test_a_step_that_cannot_be_is_refused(name, change, message):
     layer = make_layer(name)
     query, key, value = map(jax.device_put, first_arrays(name))
     given = {"query": query, "key": key, "value": value, "cache": made_empty(layer)}
+    if isinstance(change.get("cache"), str):
+        change = {"cache": made_empty(make_layer(change["cache"]))}
     with refused(message):
         layer.step(**(given | change))
+
+
+def test_as_many_keys_as_queries():
+    layer, (queries, keys, values) = make_layer("mlp"), make_arrays("mlp")
+    with refused("a step takes a key with each query, got 3 queries and 5 keys"):
+        layer.step(queries[:, :3], keys, values, made_empty(layer))
 
 
 def test_another_batch_than_that_of_the_cache_is_refused():

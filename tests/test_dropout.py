@@ -85,5 +85,5 @@ def test_a_rate_of_zero_is_no_dropout_and_a_rate_of_one_leaves_nothing():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
 def test_a_rate_that_is_no_probability_is_refused(rate):
-    with refused(f"dropout_rate={rate}: must be from 0 to 1"):
+    with refused(f"dropout_rate={rate}: must be a number from 0 to 1"):
         dropout(jax.random.key(0), rate)

@@ -598,7 +598,10 @@ def test_what_is_no_size_is_refused_by_its_name(name, size):
         ({"kv_heads": 2, "heads": 3}, "^kv_heads=2: must divide heads=3"),
         ({"rngs": 0}, r"^rngs=0: say rngs=nnx.Rngs\(0\)"),
         ({"rngs": jax.random.key(0)}, r"^rngs=<key<fry> array .*: say rngs=nnx.Rngs\(0\)"),
-        ({"dropout_rate": 1.5}, "^dropout_rate=1.5: must be from 0 to 1"),
+        ({"dropout_rate": 1.5}, "^dropout_rate=1.5: must be a number from 0 to 1"),
+        ({"dropout_rate": "0.1"}, "^dropout_rate='0.1': must be a number from 0 to 1"),
+        ({"dropout_rate": None}, "^dropout_rate=None: must be a number from 0 to 1"),
+        ({"dropout_rate": True}, "^dropout_rate=True: must be a number from 0 to 1"),
         ({"rotary": True}, "^rotary=True: query_dim=11 and key_dim=13 must be even"),
         ({"bias": "alibbi"}, "^bias 'alibbi' is unknown; choose alibi"),
         ({"score": "mpl"}, "^score 'mpl' is unknown; choose uniform"),
@@ -641,6 +644,23 @@ def test_keys_that_are_a_pytree_cannot_be_the_values():
     queries, keys, _ = make_arrays("function")
     with refused("keys that are not one array cannot be the values too: pass values"):
         layer({"x": queries, "position": queries[:, 0]}, {"x": keys, "position": keys[:, 0]})
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "queries"), (1, "keys")])
+@pytest.mark.parametrize(
+    ("wrong", "shapes"),
+    [
+        ([[1.0] * QUERY_DIM], r"list of arrays of shapes \(\)$"),
+        ({"x": jnp.ones((5, 11)), "position": jnp.float32(3)}, r"dict of arrays of shapes .*\(\)"),
+        ({"x": jnp.ones((5, 11)), "position": jnp.ones(7)}, r"dict .* shapes \(7,\), \(5, 11\)"),
+        ({}, "dict of arrays of shapes none"),
+    ],
+)
+def test_pytrees_without_the_axes_of_an_array_are_named(place, name, wrong, shapes):
+    arrays = [*make_arrays("function")]
+    arrays[place] = wrong
+    with refused(f"^{name} must be one array, or a pytree of arrays .*; got a {shapes}"):
+        Attention(nearby, QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0))(*arrays)
 
 
 def test_a_score_that_returns_a_vector_is_named_with_its_shape():

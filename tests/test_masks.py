@@ -517,6 +517,11 @@ def test_indices_of_64_bits(name):
             r"booleans \[..., queries\],.*bool of shape \(\)",
         ),
         (lambda: masks.causal() & TABLE[0, 0], r"not with ndarray: wrap an array in masks.dense"),
+        (
+            lambda: jnp.asarray(TABLE) & masks.causal(),
+            r"not with ArrayImpl: wrap an array in masks.dense",
+        ),
+        (lambda: TABLE | masks.causal(), r"not with ndarray: wrap an array in masks"),
         (lambda: masks.causal() | odd_or_same, r"not with function: .* function in masks.function"),
     ],
 )

@@ -565,6 +565,7 @@ def test_refused_at_construction(settings, message):
     [
         ((normal(0, BATCH, QUERIES, 12),), {}, "inputs_q must be .* with 11 features"),
         ((normal(0, 11),), {}, "inputs_q must be"),
+        (([[0.0] * 12] * QUERIES,), {}, "inputs_q must be .* with 11 features"),
         ((normal(0, 5, 11), normal(0, 7, 13)), {}, "inputs_k must be"),
         ((normal(0, 5, 11), normal(0, 7, 11), normal(0, 3, 11)), {}, "inputs_v .* the 7 keys"),
         ((normal(0, 2, 5, 11), normal(0, 3, 7, 11)), {}, "the batch axes do not fit"),

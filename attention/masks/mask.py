@@ -4,7 +4,7 @@ import functools
 import math
 import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ class Mask:
 
     keys_only: ClassVar[bool] = False
     keeps_diagonal: ClassVar[bool] = False
+    __array_ufunc__: ClassVar[None] = None  # NumPy's arrays leave `array & mask` to the mask
 
     def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         """Whether these queries may attend to these keys. The last two axes may be of size 1."""
@@ -107,6 +108,12 @@ class Mask:
 
     def __or__(self, other: "Mask") -> "Mask":
         return Either(self, _mask(other))
+
+    def __rand__(self, other: Any) -> "Mask":
+        return Both(_mask(other), self)
+
+    def __ror__(self, other: Any) -> "Mask":
+        return Either(_mask(other), self)
 
     def __invert__(self) -> "Mask":
         return Not(self)
@@ -269,7 +276,7 @@ def _parts(mask: Mask) -> list[Mask]:
     return [*_parts(mask.left), *_parts(mask.right)] if isinstance(mask, Both) else [mask]
 
 
-def _mask(other: Mask) -> Mask:
+def _mask(other: Any) -> Mask:
     if not isinstance(other, Mask):
         raise ValueError(
             f"masks are combined with masks, not with {type(other).__name__}: wrap an array in"
