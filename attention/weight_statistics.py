@@ -68,11 +68,12 @@ def statistics(
         a `Pairwise` form whose queries are a pytree of several arrays.
 
     Raises:
-      ValueError: shapes do not fit, or `top_k` is not between 1 and the number of keys.
+      ValueError: shapes do not fit, or `top_k` is not between 1 and the number of keys; of no
+        keys, 1 is taken.
     """
     lead = num_leading_axes(form) if lead is None else lead
     shape = (*jax.tree.leaves(form)[0].shape[:lead], *size_of(form, lead))
-    if not 1 <= top_k <= shape[-1]:
+    if not 1 <= top_k <= max(1, shape[-1]):
         raise ValueError(f"top_k={top_k}: must be from 1 to the number of keys, {shape[-1]}")
     positions = Positions(query_positions, key_positions)
     mask, bias, score_mod = pair_functions(mask, bias, score_mod, positions, shape)
@@ -87,16 +88,16 @@ def statistics(
 
 
 def _of_nothing(shape: tuple[int, ...], top_k: int) -> Statistics:
-    """The statistics of no query, or of a batch of none."""
-    rows, numbers = shape[:-1], jnp.zeros(shape[:-1])
+    """The statistics of queries without a key, of no query, or of a batch of none."""
+    zeros, none = jnp.zeros(shape[:-1]), jnp.full((*shape[:-1], top_k), -1, jnp.int32)
     return Statistics(
-        log_normalizer=numbers,
-        entropy=numbers,
-        max_weight=numbers,
-        max_index=jnp.zeros(rows, jnp.int32),
-        position=numbers,
-        top_weights=jnp.zeros((*rows, top_k)),
-        top_indices=jnp.zeros((*rows, top_k), jnp.int32),
+        log_normalizer=jnp.full(shape[:-1], -jnp.inf),
+        entropy=zeros,
+        max_weight=zeros,
+        max_index=none[..., 0],
+        position=zeros,
+        top_weights=jnp.zeros(none.shape),
+        top_indices=none,
     )
 
 

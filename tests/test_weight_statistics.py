@@ -157,6 +157,25 @@ def test_more_weights_than_keys_are_refused(top_k):
         statistics(make_form(InnerProduct), top_k=top_k)
 
 
+@pytest.mark.parametrize("mask", [None, masks.causal()])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "top_k"), [(0, 5, 7, 3), (2, 0, 7, 3), (2, 5, 0, 1), (2, 0, 0, 1)]
+)
+def test_without_queries_keys_or_batch_they_are_those_of_rows_without_keys(
+    batch, queries, keys, top_k, mask
+):
+    form = InnerProduct(jnp.ones((batch, HEADS, queries, 11)), jnp.ones((batch, HEADS, keys, 11)))
+    told = computed(form, mask, top_k=top_k)
+    usual = computed(
+        make_form(InnerProduct, LEAD), masks.lengths(jnp.zeros(BATCH, int)), top_k=top_k
+    )
+    assert [x.dtype for x in jax.tree.leaves(told)] == [x.dtype for x in jax.tree.leaves(usual)]
+    rows = (batch, HEADS, queries)
+    for a, b in zip(jax.tree.leaves(told), jax.tree.leaves(usual), strict=True):
+        row = np.asarray(b)[0, 0, 0]
+        np.testing.assert_array_equal(a, np.broadcast_to(row, (*rows, *row.shape)), strict=True)
+
+
 def test_a_mask_of_another_size_is_refused():
     with refused("does not fit"):
         statistics(make_form(InnerProduct), mask=masks.dense(np.ones((KEYS, KEYS), bool)))
