@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int, Integer
 from attention.forms import accumulator, name_of
 from attention.pairs import ARRAYS, Shape, align_right, aligned, entries, positions_of
 from attention.plain_functions import OfPairs, Value, is_pytree, of_pairs, value_of
+from attention.promises import promises
 from attention.pytrees import register_dataclass, static
 from attention.sizes import check_size
 
@@ -224,7 +225,9 @@ def at(
 
 def is_finite(bias: Bias) -> bool:
     """Whether a bias promises never to be −∞, by an attribute `finite`."""
-    return bool(getattr(bias.function if isinstance(bias, OfPairs) else bias, "finite", False))
+    part = bias.function if isinstance(bias, OfPairs) else bias
+    is_its_own = "finite" in getattr(part, "__dict__", {}) or promises(type(part), "finite")
+    return is_its_own and bool(getattr(part, "finite", False))
 
 
 def _dense(bias: Any, shape: Shape) -> Bias:

@@ -37,6 +37,7 @@ from attention.forms import (
     product,
 )
 from attention.names import find_named
+from attention.promises import promises
 from attention.sizes import check_size
 
 # Rows of length d keep the variance of what they are multiplied with.
@@ -49,7 +50,7 @@ class Score(nnx.Module):
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
         # Another equation does not have the structure that the one before it promised.
-        if _owner(cls, "__call__") < _owner(cls, "form"):
+        if not promises(cls, "form"):
             cls.form = Score.form  # type: ignore[method-assign]
 
     def __call__(self, query: PyTree, key: PyTree) -> Float[Array, ""]:
@@ -58,11 +59,6 @@ class Score(nnx.Module):
     def form(self, queries: PyTree, keys: PyTree) -> Form:
         """The scores of all pairs, with the structure this score promises (none, by default)."""
         return Pairwise(self, queries, keys)
-
-
-def _owner(cls: type, method: str) -> int:
-    """How far up a class inherits a method from: 0 for its own."""
-    return next(place for place, base in enumerate(cls.__mro__) if method in vars(base))
 
 
 class Uniform(Score):

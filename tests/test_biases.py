@@ -313,6 +313,19 @@ def test_which_are_finite():
 
     assert is_finite(as_bias(Slope(), SHAPE))
 
+    class Cut(Slope):
+        def __call__(self, i, j):
+            return jnp.where(i < j, -jnp.inf, 0.0)
+
+    class Steeper(Cut):
+        finite = True
+
+    class Renamed(Steeper):
+        pass
+
+    finite = [is_finite(as_bias(kind(), SHAPE)) for kind in (Cut, Steeper, Renamed)]
+    assert finite == [False, True, True]
+
 
 # Derivatives
 

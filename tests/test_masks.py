@@ -528,3 +528,21 @@ def test_indices_of_64_bits(name):
 def test_what_is_no_mask_is_refused(make, message):
     with refused(message):
         make()
+
+
+def test_a_mask_does_not_derive_from_one_with_another_rule():
+    class Own(masks.Mask):
+        def __call__(self, query_index, key_index):
+            return query_index[:, None] > key_index[None, :]
+
+    with pytest.raises(TypeError, match=r"Later has another rule than Own .* derive it from Mask"):
+
+        class Later(Own):
+            def __call__(self, query_index, key_index):
+                return query_index[:, None] < key_index[None, :]
+
+    with pytest.raises(TypeError, match=r"Strided has another rule than Span .* from Mask"):
+
+        class Strided(masks.Causal):
+            def __call__(self, query_index, key_index):
+                return super().__call__(query_index, key_index) & (key_index[None, :] % 2 == 0)

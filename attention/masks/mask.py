@@ -35,6 +35,15 @@ class Mask:
     keeps_diagonal: ClassVar[bool] = False
     __array_ufunc__: ClassVar[None] = None  # NumPy's arrays leave `array & mask` to the mask
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        rules = [base.__name__ for base in cls.__mro__ if "__call__" in vars(base)]
+        if len(rules) > 2:  # its own and that of `Mask`
+            raise TypeError(
+                f"{rules[0]} has another rule than {rules[1]} and would inherit what is known of"
+                " that rule: derive it from Mask"
+            )
+
     def __call__(self, query_index: QueryIndex, key_index: KeyIndex) -> Allowed:
         """Whether these queries may attend to these keys. The last two axes may be of size 1."""
         raise NotImplementedError
