@@ -58,12 +58,8 @@ class RandomSymbols(ClosedTask):
         task with a greater `max_length` would draw it.
         """
         del split
-        if length is None:
-            uniform = replace(self, length_distribution="uniform")
-            return _of_lengths(self, *_drawn_lengths(uniform, key, size))
-        task = self if length <= self.max_length else replace(self, max_length=length)
-        key = jax.random.fold_in(key, length)
-        return _of_lengths(task, key, np.full(size, length, np.int32))
+        task = replace(self, max_length=max(self.max_length, length or 0))
+        return _held_out(task, key, np.int32(length or 0), size)
 
     def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
         if self.length_distribution == "uniform":
@@ -84,16 +80,12 @@ class RandomSymbols(ClosedTask):
         """The batch whose source and target are made of these symbols."""
 
 
-# Held-out examples of mixed lengths and of one length are drawn by the same program: `_of_lengths`.
-
-
-@partial(jax.jit, static_argnums=2)
-def _drawn_lengths(task: RandomSymbols, key: Key[Array, ""], size: int) -> tuple[Array, Array]:
-    """The key for the symbols, and the lengths, with which the task would draw a batch."""
+@partial(jax.jit, static_argnums=3)
+def _held_out(task: RandomSymbols, key: Key[Array, ""], length: Array, size: int) -> Batch:
+    """Examples of this length, or of mixed lengths for 0: both are drawn by the same program."""
+    uniform = replace(task, length_distribution="uniform")
     length_key, symbol_key = jax.random.split(key)
-    return symbol_key, task._lengths(length_key, size)
-
-
-@jax.jit
-def _of_lengths(task: RandomSymbols, key: Key[Array, ""], length: Int[Array, " size"]) -> Batch:
-    return task._of_lengths(key, length)
+    is_mixed = length == 0
+    lengths = jnp.where(is_mixed, uniform._lengths(length_key, size), length)
+    key = jnp.where(is_mixed, symbol_key, jax.random.fold_in(key, length))
+    return task._of_lengths(key, lengths)
