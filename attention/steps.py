@@ -126,8 +126,7 @@ class Steps(Heads):
             self._form(inputs, Positions(positions, positions)),
             self._split(inputs.values),
         )
-        if isinstance(cache, StateCache):
-            values = for_heads(values, self.heads)
+        values = for_heads(values, self.heads) if isinstance(cache, StateCache) else values
         if not cache.has_room_for(form, values):
             raise ValueError(
                 "the cache is of another layer, or of keys or values of other sizes: say"

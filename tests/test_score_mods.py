@@ -38,8 +38,10 @@ def scaled(score, i, j):
 CASES = {
     "soft cap": (SoftCap(1.5), lambda h, s, i, j: 1.5 * np.tanh(s / 1.5)),
     "temperature": (Temperature(2.5), lambda h, s, i, j: s / 2.5),
+    "temperature of 1": (Temperature(), lambda h, s, i, j: s),
     "temperatures": (with_heads(Temperature), lambda h, s, i, j: s / OF_HEADS[h]),
     "log length": (LogLength(0.4), lambda h, s, i, j: 0.4 * s * np.log(i + 1)),
+    "log length, scale 1": (LogLength(), lambda h, s, i, j: s * np.log(i + 1)),
     "log lengths": (with_heads(LogLength), lambda h, s, i, j: OF_HEADS[h] * s * np.log(i + 1)),
     "function": (scaled, lambda h, s, i, j: 0.5 * s if j > i else s - 1),
     "identity": (lambda score, i, j: score, lambda h, s, i, j: s),

@@ -225,6 +225,12 @@ def test_options_reach_the_parameters():
     assert Cosine(QUERY_DIM, QUERY_DIM, sharpness=5.0, rngs=nnx.Rngs(0)).sharpness[...] == 5
 
 
+@pytest.mark.parametrize("score", [MLP, GATv2, MLPPooling])
+def test_there_are_64_hidden_units_unless_told(score):
+    made = jax.eval_shape(lambda: score(QUERY_DIM, KEY_DIM, rngs=nnx.Rngs(0)))
+    assert made.readout.shape == (64,)
+
+
 @pytest.mark.parametrize("hidden", [0, -5, 2**31, 2.5, True, "many"])
 @pytest.mark.parametrize("score", [MLP, MLPPooling, GATv2])
 def test_a_number_of_hidden_units_is_a_whole_number_from_one(score, hidden):

@@ -141,6 +141,13 @@ def test_statistics_have_gradients():
     assert_close(streamed, dense)
 
 
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_form_of_arrays_shows_how_many_leading_axes_it_has(kind):
+    for lead in ((), (BATCH,), LEAD):
+        told = statistics(make_form(kind, lead))
+        assert told.entropy.shape == (*lead, QUERIES)
+
+
 def test_a_form_with_pytrees_needs_lead():
     queries = {"x": normal(1, QUERIES, 11), "position": jnp.arange(float(QUERIES))}
     keys = {"x": normal(2, KEYS, 13), "position": jnp.arange(float(KEYS))}

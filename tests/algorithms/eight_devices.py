@@ -39,6 +39,7 @@ from attention import (
     masks,
 )
 from attention.algorithms import tiles
+from attention.normalizers.sinks import SoftmaxWithSink
 
 pytestmark = pytest.mark.usefixtures("strict", "many_keys")
 
@@ -96,6 +97,8 @@ def test_there_are_eight_devices():
         (KeyOnly, "none", False, "sigmoid"),
         (KeyOnly, "batch lengths", False, "softmax"),
         (KeyOnly, "causal", True, "softmax"),
+        (KeyOnly, "causal", False, "softmax"),
+        (KeyOnly, "none", True, "softmax"),
         (InnerProduct, "none", False, "softmax"),
         (InnerProduct, "window", True, "sigmoid"),
         (Additive, "batch lengths & causal", True, "softmax"),
@@ -107,6 +110,22 @@ def test_eight_devices_are_one_in_value_and_gradient(kind, mask, bias, normalize
     args, mask, _ = problem(kind, mask, bias)
     actual, expected = (pulled(attend, args, mask, normalizer) for attend in (sharded, dense))
     assert_close(actual, expected, 1e-5)
+
+
+@pytest.mark.parametrize(("kind", "mask"), [(KeyOnly, "causal"), (InnerProduct, "batch lengths")])
+def test_a_learned_sink(kind, mask):
+    (form, values, _), mask, _ = problem(kind, mask)
+
+    @functools.partial(jit, static_argnums=0)
+    def derived(attend, sink):
+        def context(sink, form, values):
+            return attend(form, values, mask=mask, normalizer=SoftmaxWithSink(sink))
+
+        context, pullback = jax.vjp(context, sink, form, values)
+        return context, pullback(normal(7, *context.shape))
+
+    sink = normal(8, HEADS)
+    assert_close(derived(sharded, sink), derived(dense, sink), 1e-5)
 
 
 def test_two_keys_on_eight_devices_by_hand():
