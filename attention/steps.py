@@ -122,10 +122,8 @@ class Steps(Heads):
         if isinstance(cache, KeyCache):
             cache.check_room(inputs.num_keys)
         positions = caches.next_positions(cache, inputs.num_keys)
-        form, values = (
-            self._form(inputs, Positions(positions, positions)),
-            self._split(inputs.values),
-        )
+        form = self._form(inputs, Positions(positions, positions))
+        values = self._split(inputs.values)
         values = for_heads(values, self.heads) if isinstance(cache, StateCache) else values
         if not cache.has_room_for(form, values):
             raise ValueError(
