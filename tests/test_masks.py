@@ -530,6 +530,25 @@ def test_what_is_no_mask_is_refused(make, message):
         make()
 
 
+@pytest.mark.parametrize("lead", [(), (BATCH,), (BATCH, HEADS), (BATCH, HEADS, 3)])
+def test_masks_of_a_side_fit_scores_of_any_leading_axes(lead):
+    shape = (*lead, QUERIES, KEYS)
+    of_queries, of_keys = jnp.ones((*lead[:1], QUERIES), int), jnp.ones((*lead[:1], KEYS), int)
+    for mask in (
+        masks.queries(of_queries == 1),
+        masks.keys(of_keys == 1),
+        masks.segments(of_queries, of_keys),
+        masks.lengths(of_keys[..., 0]),
+        masks.query_lengths(of_queries[..., 0]),
+    ):
+        mask.check(shape)
+        allowed = mask.evaluate(jnp.arange(QUERIES), jnp.arange(KEYS), len(lead))
+        assert np.broadcast_shapes(allowed.shape, shape) == shape
+        if lead:
+            with refused("fit"):
+                mask.check((7919, *shape[1:]))
+
+
 def test_a_mask_does_not_derive_from_one_with_another_rule():
     class Own(masks.Mask):
         def __call__(self, query_index, key_index):
