@@ -27,6 +27,19 @@ def test_a_key_is_reachable_if_a_query_may_attend_to_it_and_its_bias_is_finite()
     )
 
 
+def test_a_bias_of_heads_is_not_taken_for_one_of_the_batch():
+    class Deaf(nnx.Module):
+        """A head of its own for each key that it does not hear."""
+
+        def __call__(self, query_index, key_index):
+            heads = jnp.arange(3)[:, None, None]
+            return jnp.where(key_index[None, None, :] == heads, -jnp.inf, 0.0)
+
+    actual = reachable_keys(None, as_bias(Deaf(), SHAPE), SHAPE)
+    expected = np.tile(~np.eye(3, 7, dtype=bool), (2, 1, 1))
+    np.testing.assert_array_equal(np.broadcast_to(actual, (2, 3, 7)), expected)
+
+
 def test_a_bias_that_is_never_infinite_is_not_asked():
 
     assert reachable_keys(None, Alibi(3, rngs=nnx.Rngs(0)), SHAPE) is None
