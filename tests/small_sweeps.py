@@ -53,9 +53,9 @@ def is_locked(run_path):
     return False
 
 
-def wait_for(condition, seconds=100):
+def wait_for(condition):
     """What a condition tells once it holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + 100
     while not (told := condition()):
         assert time.monotonic() < end
         time.sleep(0.05)

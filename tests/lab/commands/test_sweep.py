@@ -197,7 +197,7 @@ def test_killed_in_the_middle_a_sweep_goes_on_and_trains_nothing_twice(monkeypat
     killed.kill()
     killed.wait()
     (lock,) = (folder / "groups").glob("*/.lock")
-    wait_for(lambda: not is_locked(lock.parent), 5)
+    wait_for(lambda: not is_locked(lock.parent))
     assert (files(first.run.path), files(folder / "trials")) == before
 
     status, out, err = run(monkeypatch, SWEEP, *flags, "--jobs=2")

@@ -130,7 +130,7 @@ def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here):
         (worker,) = {worker for worker in workers if parent(worker) != second}
         os.kill(worker, signal.SIGKILL)
         kill_second()
-        wait_for(lambda: not set(first) & set(training()), 10)
+        wait_for(lambda: not set(first) & set(training()))
         assert not list(groups.glob("*/result.json"))  # they did not just come to their end
 
         # One after another on the machine that is left.
@@ -138,7 +138,7 @@ def test_killed_workers_machines_and_drivers_lose_no_trial(monkeypatch, here):
         killed.kill()
         told = killed.stdout.read()
         assert "2 of 2 trials to train, as 2 groups, each with TPU=1 of Ray's cluster, 2 at" in told
-        wait_for(lambda: not training(), 10)
+        wait_for(lambda: not training())
         (done,) = trials.glob("*/result.json")
         group = here / "sweep" / json.loads(done.read_text())["group"]
         before = files(group), files(done.parent)
