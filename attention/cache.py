@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from attention import recurrence
-from attention.forms import Form, KeyOnly
+from attention.forms import Form, KeyOnly, by_key
 from attention.masks import Mask
 from attention.pytrees import register_dataclass
 
@@ -53,7 +53,7 @@ class KeyCache:
             return jax.tree.map(lambda leaf: leaf.shape[:axis] + leaf.shape[axis + 1 :], tree)
 
         held = without_time((self.keys, self.values))
-        return held == without_time((_kept_of(form), values))
+        return held == without_time((by_key(form), values))
 
     def append(
         self, form: Form, values: Float[Array, "*batch kv_heads n head_dim"]
@@ -66,7 +66,7 @@ class KeyCache:
           form: of the new queries and the new keys, `n` of each.
           values: of the new keys.
         """
-        new = _kept_of(form), values
+        new = by_key(form), values
         keys, kept_values = jax.tree.map(self._written, (self.keys, self.values), new)
         cache = KeyCache(keys, kept_values, self.positions + values.shape[-2])
         return cache, dataclasses.replace(form, **keys)
@@ -200,7 +200,7 @@ def empty_keys(
         leaf = jnp.expand_dims(leaf, tuple(range(len(batch))))
         return jnp.broadcast_to(leaf, (*batch, heads, length, *rest))
 
-    keys = jax.tree.map(fill, _kept_of(form))
+    keys = jax.tree.map(fill, by_key(form))
     values = jnp.zeros((*batch, kv_heads, length, head_dim), dtype)
     return KeyCache(keys, values, jnp.zeros(batch, jnp.int32))
 
@@ -241,11 +241,6 @@ def with_time(
         lambda leaf: jnp.expand_dims(leaf, batch_axes), (query, key, value)
     )
     return query, key, value, True
-
-
-def _kept_of(form: Form) -> dict[str, PyTree]:
-    """What a form keeps of its keys."""
-    return {name: getattr(form, name) for name in form.per_key}
 
 
 def _zero_where(which: Bool[Array, "*batch"], positions: Int[Array, "*batch"]) -> Array:

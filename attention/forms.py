@@ -237,6 +237,11 @@ def size_of(form: Form, lead: int) -> tuple[int, int]:
     return tuple(jax.tree.leaves(side)[0].shape[lead] for side in (form.queries, form.keys))
 
 
+def by_key(form: Form) -> dict[str, PyTree]:
+    """The parts of a form that have an entry for each key, by their names."""
+    return {name: getattr(form, name) for name in form.per_key}
+
+
 def num_leading_axes(form: Form) -> int:
     """How many axes of a form's arrays precede the axis of queries or keys.
 

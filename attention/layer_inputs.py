@@ -114,14 +114,11 @@ def read_inputs(
     if not isinstance(values, jax.Array) or values.ndim < 2:
         shape = getattr(values, "shape", f"of a {type(values).__name__}")
         raise ValueError(f"values must be one array [..., keys, value_dim], got shape {shape}")
-    _check_leaves("queries", queries, values.ndim - 2)
-    _check_leaves("keys", keys, values.ndim - 2)
-    query_lead, key_lead = (_lead_of(side, values.ndim - 2) for side in (queries, keys))
+    query_axes = _axes_of("queries", queries, values.ndim - 2)
+    key_axes = _axes_of("keys", keys, values.ndim - 2)
+    query_lead, num_queries = query_axes[:-1], query_axes[-1]
+    key_lead, num_keys = key_axes[:-1], key_axes[-1]
     leads = {"queries": query_lead, "keys": key_lead, "values": values.shape[:-2]}
-    num_queries, num_keys = (
-        jax.tree.leaves(side)[0].shape[len(lead)]
-        for side, lead in ((queries, query_lead), (keys, key_lead))
-    )
     if values.shape[-2] != num_keys:
         raise ValueError(f"values of shape {values.shape} do not fit {num_keys} keys")
     try:
@@ -156,23 +153,23 @@ def _check_size(name: str, vectors: PyTree, dim: str, size: int) -> None:
         )
 
 
-def _check_leaves(name: str, tree: PyTree, batch_axes: int) -> None:
-    """Refuses a pytree that does not have the same leading axes everywhere."""
+def _axes_of(name: str, tree: PyTree, batch_axes: int) -> tuple[int, ...]:
+    """The leading axes, and the number of vectors; of a pytree they are one more than the batch's.
+
+    Raises:
+      ValueError: the arrays of a pytree do not agree on them.
+    """
+    if isinstance(tree, jax.Array):
+        return tree.shape[:-1]
     shapes = dict.fromkeys(leaf.shape for leaf in jax.tree.leaves(tree))
-    leads = {shape[: batch_axes + 1] for shape in shapes}
-    if not isinstance(tree, jax.Array) and (len(leads) != 1 or len(*leads) <= batch_axes):
+    found = {shape[: batch_axes + 1] for shape in shapes}
+    if len(found) != 1 or len(*found) <= batch_axes:
         axes = "no batch axes" if batch_axes == 0 else f"the {batch_axes} batch axes of the values"
         raise ValueError(
             f"{name} must be one array, or a pytree of arrays [..., {name}, …] with {axes}; got a"
             f" {type(tree).__name__} of arrays of shapes {', '.join(map(str, shapes)) or 'none'}"
         )
-
-
-def _lead_of(tree: PyTree, batch_axes: int) -> tuple[int, ...]:
-    """The leading axes: of an array all but two, of a pytree as many as the batch has."""
-    if isinstance(tree, jax.Array):
-        return tree.shape[:-2]
-    return jax.tree.leaves(tree)[0].shape[:batch_axes]
+    return found.pop()
 
 
 def _shared(

@@ -18,7 +18,7 @@ from attention import masks
 from attention.attention_fn import AttentionFn, heads_first, matmul_precision
 from attention.cache import KeyCache, UpTo, empty_keys, next_positions
 from attention.dropout import check_rate, dropout_of
-from attention.forms import Form
+from attention.forms import Form, by_key
 from attention.head_parts import score_of, unknown_options
 from attention.layer_arguments import brief, check_no_mask, check_rngs, refuse_unknown
 from attention.normalizers import Normalizer
@@ -409,7 +409,7 @@ class MultiHeadAttention(nnx.MultiHeadAttention):
         self.cached_key.set_value(cache.keys)  # which may be several arrays
         self.cached_value[...] = cache.values
         self.cache_index[...] = cache.positions
-        keys = {name: getattr(kept, name) for name in form.per_key}
+        keys = by_key(kept)
         if group > 1:
             keys = jax.tree.map(lambda leaf: jnp.repeat(leaf, group, heads_axis), keys)
         return cache, dataclasses.replace(form, **keys), cache.values

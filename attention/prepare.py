@@ -10,7 +10,7 @@ from attention import biases, masks, score_mods
 from attention.algorithms.request import Request, check
 from attention.biases import Bias
 from attention.dropout import Dropout
-from attention.forms import Form, SquaredDistance
+from attention.forms import Form, SquaredDistance, by_key
 from attention.masks import Mask
 from attention.normalizers import Normalizer, find_normalizer
 from attention.reach import reachable_keys, replaced
@@ -100,8 +100,7 @@ def only_reachable(form: Form, values: Any, reachable: Array | None) -> tuple[Fo
     count.
     """
     if reachable is not None:
-        per_key = {name: getattr(form, name) for name in form.per_key}
-        form = dataclasses.replace(form, **replaced(per_key, reachable))
+        form = dataclasses.replace(form, **replaced(by_key(form), reachable))
         values = replaced(values, reachable)
     if isinstance(form, SquaredDistance):
         form = form.centered(reachable)

@@ -24,7 +24,7 @@ from attention import Additive, InnerProduct, KeyOnly, Pairwise, attend, masks
 from attention.algorithms import tiles
 from attention.attend import ALGORITHMS
 from attention.biases import Alibi
-from attention.forms import SquaredDistance
+from attention.forms import SquaredDistance, by_key
 from attention.normalizers import Sigmoid, Softmax, SoftmaxWithSink, entmax15, sparsemax
 from attention.prepare import Positions, prepared
 from attention.pytrees import field_names
@@ -281,10 +281,6 @@ def callable_only(normalizer):
 def arrays_of(form):
     names = field_names(type(form), static=False)
     return {name: getattr(form, name) for name in names if name != "score"}
-
-
-def by_key(form):
-    return {name: getattr(form, name) for name in form.per_key}
 
 
 def _spoiled(leaf, unseen):

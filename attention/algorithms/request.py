@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from attention.biases import Bias
 from attention.dropout import Dropout
-from attention.forms import Form, Pairwise, size_of
+from attention.forms import Form, Pairwise, by_key, size_of
 from attention.masks import Mask
 from attention.normalizers import Normalizer, normalizer_name
 from attention.pytrees import field_names
@@ -144,7 +144,7 @@ def check(request: Request) -> None:
             f" got {values.dtype} of shape {values.shape}"
         )
     lead = request.lead
-    for leaf in jax.tree.leaves([getattr(form, name) for name in form.per_key]):
+    for leaf in jax.tree.leaves(by_key(form)):
         if leaf.shape[: len(lead) + 1] != values.shape[:-1]:
             raise ValueError(f"keys of shape {leaf.shape} do not fit values of {values.shape}")
     num_queries = request.num_queries

@@ -1,9 +1,9 @@
 """Fields of a config: sections that check them, and the fields that a class brings along.
 
 The definition of a class says what a config can set about the class. A score, an encoder or a
-decoder says it by keyword-only arguments, a task by the static fields of its dataclass. The
-annotations are the types of the fields; `Annotated[int, Field(ge=1)]` adds a range. A field
-without a default has to be set by the config or by a flag.
+decoder says it by the arguments that can be given by name alone, a task by the static fields of
+its dataclass. The annotations are the types of the fields; `Annotated[int, Field(ge=1)]` adds a
+range. A field without a default has to be set by the config or by a flag.
 
 A run keeps its settings as JSON. So a field can hold what JSON can: None, booleans, numbers
 (infinite ones too), strings, and tuples and dictionaries of those. A default that is none of

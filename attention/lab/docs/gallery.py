@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from attention.forms import Form, form_of
+from attention.lab.fields import options_of
 from attention.scores import SCORES, Score
 
 # Sizes of a query and a key that nothing else has, so that they are known again in shapes.
@@ -119,13 +120,8 @@ def _options(score: type[Score]) -> list[str]:
 
 
 def _defaults(score: type[Score]) -> dict[str, Any]:
-    """The options of a score, with their defaults: the keyword-only arguments, less `rngs`."""
-    parameters = inspect.signature(score.__init__).parameters.values()
-    return {
-        parameter.name: parameter.default
-        for parameter in parameters
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "rngs"
-    }
+    """The options of a score, with their defaults."""
+    return {name: option.default for name, option in options_of(score).items()}
 
 
 class _Seen:

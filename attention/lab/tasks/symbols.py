@@ -58,8 +58,9 @@ class RandomSymbols(ClosedTask):
         task with a greater `max_length` would draw it.
         """
         del split
-        task = replace(self, max_length=max(self.max_length, length or 0))
-        return _held_out(task, key, np.int32(length or 0), size)
+        exactly = length or 0
+        task = replace(self, max_length=max(self.max_length, exactly))
+        return _held_out(task, key, np.int32(exactly), size)
 
     def _lengths(self, key: Key[Array, ""], size: int) -> Int[Array, " size"]:
         if self.length_distribution == "uniform":
